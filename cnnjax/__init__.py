@@ -1,0 +1,1 @@
+"""The classic convolutional networks, in JAX, Flax Linen, optax and Orbax."""

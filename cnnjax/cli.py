@@ -1,0 +1,134 @@
+"""What the scripts share: finding the config, errors to exit codes, the backend."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from cnnjax import config as configs
+from cnnjax.errors import InputError, RunError
+
+USAGE = """\
+--config=FILE           the configuration, a Python file with get_config(); looked for
+                        from the current folder, then from the folder of the scripts
+--config.FIELD=VALUE    any of its fields; cnnjax/config.py lists them with their ranges
+--workdir=DIR           folder of the run [runs/<config>-<date-time>]; one that holds a
+                        run of the same configuration goes on with it"""
+
+EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_CTRL_C = 0, 1, 2, 130
+
+
+def main(
+    run: Callable[[ConfigDict, str], None], *, doc: str, default_config: str
+) -> None:
+    """Runs a script: parses its flags, calls `run`, and exits with the right code.
+
+    0 done and `--help`; 2 bad usage, config or input; 1 failed while running; 143 and
+    130 stopped by SIGTERM and Ctrl-C. Errors are one line on standard error.
+
+    Args:
+        run: takes the validated configuration and the value of `--workdir`.
+        doc: the script's docstring, printed by `--help`.
+        default_config: for when `--config` is not given.
+    """
+    try:
+        code = _run(run, sys.argv, doc, default_config)
+    except InputError as error:
+        code = _complain(error, EXIT_BAD_INPUT)
+    except (RunError, OSError, MemoryError) as error:
+        code = _complain(error, getattr(error, "exit_code", EXIT_FAILED))
+    except KeyboardInterrupt:
+        code = _complain("stopped by Ctrl-C", EXIT_CTRL_C)
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def _complain(error: object, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code
+
+
+def _run(
+    run: Callable[[ConfigDict, str], None],
+    argv: Sequence[str],
+    doc: str,
+    default_config: str,
+) -> int:
+    if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(argv):
+        print(f"{doc.strip()}\n\n{USAGE}")
+        return EXIT_DONE
+    values = flags.FlagValues()
+    config = config_flags.DEFINE_config_file("config", flag_values=values)
+    workdir = flags.DEFINE_string("workdir", "", "", flag_values=values)
+    positional = _parse(values, _with_config_path(argv, default_config))
+    if positional:
+        raise InputError(
+            f"got {positional[0]!r}, need --config=FILE, --workdir=DIR or"
+            " --config.FIELD=VALUE"
+        )
+    configs.validate(config.value)
+    run(config.value.lock(), workdir.value)
+    return EXIT_DONE
+
+
+def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
+    try:
+        return values(argv)[1:]
+    except (AttributeError, KeyError) as error:
+        field = str(error).strip("\"'")
+        raise InputError(
+            f"the configuration has no field {field}; cnnjax/config.py lists them"
+        ) from error
+    except Exception as error:  # The config is a program; it may raise anything.
+        message = " ".join(str(error).split())
+        raise InputError(f"{type(error).__name__}: {message}; see --help") from error
+
+
+def _with_config_path(argv: Sequence[str], default: str) -> list[str]:
+    """Returns `argv` with `--config` pointing at a file that exists.
+
+    Looked for from the current folder first, then from the folder of the scripts.
+    """
+    argv, path = list(argv), default
+    # It must stand before the fields that override it.
+    at, until = 1, 1
+    for i, argument in enumerate(argv[1:], start=1):
+        if argument in ("--config", "-config") and i + 1 < len(argv):
+            at, until, path = i, i + 2, argv[i + 1]
+        elif argument.startswith(("--config=", "-config=")):
+            at, until, path = i, i + 1, argument.split("=", 1)[1]
+    scripts = Path(argv[0]).resolve().parent
+    candidates = [Path(path).resolve(), scripts / path]
+    for candidate in candidates:
+        if candidate.is_file():
+            del argv[at:until]
+            return [argv[0], f"--config={candidate}", *argv[1:]]
+    looked = " nor at ".join(str(candidate) for candidate in candidates)
+    raise InputError(f"got --config={path}, found neither at {looked}; name a file")
+
+
+def config_name(default: str) -> str:
+    """Returns the stem of the config file named on the command line."""
+    path = _with_config_path(sys.argv, default)[1].split("=", 1)[1]
+    return Path(path).stem
+
+
+def start_backend() -> None:
+    """Makes each core of a CPU a device of JAX; call it before anything asks for one.
+
+    XLA runs parts of a step on one thread; a batch split over the cores keeps them all
+    busy. Without effect where a GPU is the default backend.
+    """
+    import jax
+
+    if "JAX_NUM_CPU_DEVICES" not in os.environ:
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+
+
+def resolved(config: ConfigDict) -> dict[str, Any]:
+    """Returns the configuration as nested plain dictionaries, for JSON."""
+    return config.to_dict()

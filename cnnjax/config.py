@@ -1,0 +1,183 @@
+"""Every field of a configuration: its default, its unit, its range.
+
+Light on purpose: it imports neither JAX nor TensorFlow, so that `--help` is quick.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from cnnjax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One field.
+
+    Attributes:
+        default: its value where a config does not set it; its type is the field's.
+        need: what a good value is, in words.
+        is_good: whether a value is.
+    """
+
+    default: Any
+    need: str
+    is_good: Callable[[Any], bool]
+
+
+def _one_of(default: str, *choices: str) -> Field:
+    return Field(default, f"one of {', '.join(choices)}", lambda v: v in choices)
+
+
+def _some_of(default: tuple[str, ...], *choices: str) -> Field:
+    return Field(
+        default,
+        f"some of {', '.join(choices)}",
+        lambda v: set(v) <= set(choices) and len(set(v)) == len(v),
+    )
+
+
+def _at_least(default: float, low: float, unit: str) -> Field:
+    return Field(default, f"at least {low} {unit}", lambda v: v >= low)
+
+
+def _positive(default: float, unit: str) -> Field:
+    return Field(default, f"more than 0 {unit}", lambda v: 0 < v < float("inf"))
+
+
+def _fraction(default: float, what: str) -> Field:
+    return Field(default, f"{what} in [0, 1)", lambda v: 0 <= v < 1)
+
+
+def _keep(default: float) -> Field:
+    return Field(default, "a probability in (0, 1]", lambda v: 0 < v <= 1)
+
+
+def _flag(default: bool) -> Field:
+    return Field(default, "True or False", lambda v: True)
+
+
+def _text(default: str, need: str) -> Field:
+    return Field(default, need, lambda v: True)
+
+
+FIELDS = {
+    "seed": Field(0, "an integer in [0, 2**32)", lambda v: 0 <= v < 2**32),
+    "data.source": _one_of("tfds", "tfds", "npz", "folder", "embedded"),
+    "data.name": _text("", "the data set's name; '' for the script's own"),
+    "data.dir": _text("", "a folder of data; '' for TFDS's own"),
+    "data.file": _text("", "an .npz file, for data.source=npz"),
+    "data.download": _flag(True),
+    "data.on_missing": _one_of("embedded", "embedded", "error"),
+    "data.pipeline": _one_of("tfdata", "tfdata"),
+    "data.workers": Field(16, "1 to 256 threads", lambda v: 1 <= v <= 256),
+    "data.val_examples": _at_least(0, 0, "training pictures held out"),
+    "data.crop": _at_least(0, 0, "pixels; 0 for the whole picture"),
+    "data.distortions": _some_of((), "crop", "flip", "brightness", "contrast"),
+    "data.normalise": _one_of("per_image", "per_image", "unit"),
+    "model.dtype": _one_of("float32", "float32", "bfloat16"),
+    "optim.name": _one_of("adam", "adam", "sgd", "momentum", "adagrad"),
+    "optim.learning_rate": _positive(1e-3, "at step 0"),
+    "optim.momentum": _fraction(0.9, "momentum"),
+    "optim.schedule": _one_of(
+        "exponential", "constant", "exponential", "linear", "cosine"
+    ),
+    "optim.decay_steps": _at_least(0, 0, "steps; 0 for train.steps"),
+    "optim.decay_rate": Field(
+        1.0, "a factor in [0, 1] each decay_steps", lambda v: 0 <= v <= 1
+    ),
+    "optim.staircase": _flag(False),
+    "optim.ema_decay": _fraction(0.0, "decay (0 keeps no average)"),
+    "optim.label_smoothing": _fraction(0.0, "smoothing"),
+    "train.steps": _at_least(3000, 1, "steps"),
+    "train.batch_size": _at_least(128, 1, "pictures"),
+    "train.log_every": _at_least(10, 1, "steps"),
+    "train.eval_every": _at_least(0, 0, "steps; 0 for the end only"),
+    "train.checkpoint_every": _at_least(1000, 0, "steps; 0 for the end only"),
+    "eval.batch_size": _at_least(500, 1, "pictures"),
+    "eval.top_k": _at_least(1, 1, "classes"),
+    "parallel.mode": _one_of("jit", "jit", "pmap"),
+    "parallel.num_devices": _at_least(0, 0, "devices; 0 for as many as pay"),
+}
+
+MODEL_FIELDS = {
+    "CifarCNN": {
+        "optim.l2": _at_least(0.004, 0, "weight of sum(w**2) / 2"),
+        "model.lrn": _flag(True),
+        "model.lrn_depth_radius": _at_least(4, 0, "channels"),
+        "model.lrn_bias": _positive(1.0, "added to the energy"),
+        "model.lrn_alpha": _at_least(0.001 / 9, 0, "weight of the energy"),
+        "model.lrn_beta": _at_least(0.75, 0, "exponent"),
+        "model.pool": _at_least(3, 1, "pixels, the side of a window"),
+        "model.width": _positive(1.0, "times the chapter's channels"),
+        "model.activation": _one_of("relu", "relu", "sigmoid", "tanh"),
+    },
+    "SimpleCNN": {"model.keep_prob": _keep(0.5)},
+    "MLP": {"model.keep_prob": _keep(0.75)},
+    "LeNet5": {"model.variant": _one_of("1998", "1998", "modern")},
+}
+
+
+def fields(model: str) -> dict[str, Field]:
+    """Returns the fields that a configuration of `model` has, by dotted name."""
+    name = _one_of(model, *MODEL_FIELDS)
+    return {"model.name": name} | FIELDS | MODEL_FIELDS[model]
+
+
+def default_config(model: str) -> ConfigDict:
+    """Returns a configuration with every field of `model` at its default."""
+    config = ConfigDict()
+    for name, field in fields(model).items():
+        *sections, leaf = name.split(".")
+        section = config
+        for part in sections:
+            if part not in section:
+                section[part] = ConfigDict()
+            section = section[part]
+        section[leaf] = field.default
+    return config
+
+
+def validate(config: ConfigDict) -> None:
+    """Raises InputError for the first field that is missing, unknown or out of range.
+
+    What depends on the data or the devices is checked where they are known.
+    """
+    flat = _flatten(config)
+    if flat.get("model.name") not in MODEL_FIELDS:
+        raise InputError(
+            f"got model.name={flat.get('model.name')!r}, need one of"
+            f" {', '.join(MODEL_FIELDS)}"
+        )
+    known = fields(flat["model.name"])
+    for name in flat.keys() ^ known.keys():
+        problem = "has no field" if name in flat else "lacks the field"
+        raise InputError(
+            f"a configuration of {flat['model.name']} {problem} {name}; the fields are"
+            f" {', '.join(sorted(known))}"
+        )
+    for name, field in known.items():
+        value = flat[name]
+        if type(value) is not type(field.default) or not field.is_good(value):
+            raise InputError(
+                f"got {name}={value!r}, need {field.need};"
+                f" set it with --config.{name}=..."
+            )
+    last_position = flat["train.steps"] * flat["train.batch_size"]
+    if last_position > 2**32:
+        raise InputError(
+            f"got {last_position} examples in all, need at most 2**32, as positions are"
+            " uint32; ask for fewer train.steps or a smaller train.batch_size"
+        )
+
+
+def _flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -1,0 +1,1 @@
+"""Data sets, the order of their examples, distortions and input pipelines."""

@@ -1,0 +1,189 @@
+"""Distortions: how they are drawn, and what they do to pictures.
+
+Parameters are always drawn here, with threefry, which is the same on every backend;
+`apply` uses them in JAX and `tf_pipeline.apply` in tf.data, so that both make the same
+pictures.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from cnnjax import prng
+
+# In the order in which they are applied (the chapter, section 5.3).
+DISTORTIONS = ("crop", "flip", "brightness", "contrast")
+NORMALISATIONS = ("per_image", "unit")
+
+# The chapter, section 5.3: tf.image.random_brightness(max_delta=63) and
+# tf.image.random_contrast(lower=0.2, upper=1.8), on pixels in [0, 255].
+BRIGHTNESS_MAX_DELTA = 63.0
+CONTRAST_RANGE = (0.2, 1.8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """What happens to a picture between the data set and the network.
+
+    Attributes:
+        crop: side of the square that the network sees, in pixels; 0 for the whole
+            picture.
+        distortions: of training pictures; some of `DISTORTIONS`.
+        normalise: "per_image" or "unit", see `normalise`.
+    """
+
+    crop: int
+    distortions: tuple[str, ...]
+    normalise: str
+
+    def output_shape(self, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """Returns (height, width, channels) of what the network is fed."""
+        height, width, channels = image_shape
+        return (self.crop or height, self.crop or width, channels)
+
+
+class DistortionParams(NamedTuple):
+    """What is drawn for each example of a batch.
+
+    Attributes:
+        top: first row of the crop, int32 [batch].
+        left: first column of the crop, int32 [batch].
+        flip: whether it is mirrored left to right, bool [batch].
+        brightness: what is added to every pixel, float32 [batch]; None without.
+        contrast: factor about each channel's mean, float32 [batch]; None without.
+    """
+
+    top: jax.Array
+    left: jax.Array
+    flip: jax.Array
+    brightness: jax.Array | None
+    contrast: jax.Array | None
+
+
+@partial(jax.jit, static_argnames=("preprocessing", "image_shape"))
+def draw(
+    key: jax.Array,
+    positions: jax.Array,
+    preprocessing: Preprocessing,
+    image_shape: tuple[int, ...],
+) -> DistortionParams:
+    """Draws the distortions of the examples at `positions`.
+
+    top, left ~ uniform{0 .. side - crop}; flip ~ Bernoulli(1/2);
+    brightness ~ U[-63, 63); contrast ~ U[0.2, 1.8). What is not among the distortions
+    is left out: the crop is then the central one.
+
+    Args:
+        key: the stream `prng.DATA` of the run.
+        positions: uint32 [batch].
+        preprocessing: crop and distortions.
+        image_shape: (height, width, channels) of the data set's pictures.
+    """
+    height, width, _ = image_shape
+    crop_height, crop_width, _ = preprocessing.output_shape(image_shape)
+
+    def sample(name: str, sampler: Callable[[jax.Array], jax.Array]) -> jax.Array:
+        keys = prng.at_positions(prng.stream(key, name), positions)
+        return jax.vmap(sampler)(keys)
+
+    def offset(room: int) -> Callable[[jax.Array], jax.Array]:
+        return lambda key: jax.random.randint(key, (), 0, room + 1)
+
+    def uniform(low: float, high: float) -> Callable[[jax.Array], jax.Array]:
+        return lambda key: jax.random.uniform(key, (), minval=low, maxval=high)
+
+    params = central(len(positions), preprocessing, image_shape)
+    chosen = preprocessing.distortions
+    if "crop" in chosen:
+        params = params._replace(
+            top=sample("crop_top", offset(height - crop_height)),
+            left=sample("crop_left", offset(width - crop_width)),
+        )
+    if "flip" in chosen:
+        params = params._replace(flip=sample("flip", jax.random.bernoulli))
+    if "brightness" in chosen:
+        delta = uniform(-BRIGHTNESS_MAX_DELTA, BRIGHTNESS_MAX_DELTA)
+        params = params._replace(brightness=sample("brightness", delta))
+    if "contrast" in chosen:
+        factor = uniform(*CONTRAST_RANGE)
+        params = params._replace(contrast=sample("contrast", factor))
+    return params
+
+
+def central(
+    batch_size: int, preprocessing: Preprocessing, image_shape: tuple[int, ...]
+) -> DistortionParams:
+    """Returns the parameters of evaluation: the central crop and nothing else.
+
+    As `tf.image.resize_with_crop_or_pad`, an odd remainder is cut at the end.
+    """
+    height, width, _ = image_shape
+    crop_height, crop_width, _ = preprocessing.output_shape(image_shape)
+    return DistortionParams(
+        top=jnp.full((batch_size,), (height - crop_height) // 2, jnp.int32),
+        left=jnp.full((batch_size,), (width - crop_width) // 2, jnp.int32),
+        flip=jnp.zeros((batch_size,), bool),
+        brightness=None,
+        contrast=None,
+    )
+
+
+def apply(
+    images: jax.Array, params: DistortionParams, preprocessing: Preprocessing
+) -> jax.Array:
+    """Crops, flips, brightens, contrasts (in this order, unclipped) and normalises.
+
+    Args:
+        images: uint8 [batch, height, width, channels].
+        params: for each example, from `draw` or `central`.
+        preprocessing: crop and normalisation.
+
+    Returns:
+        float32 [batch, crop, crop, channels].
+    """
+    height, width, _ = preprocessing.output_shape(images.shape[1:])
+
+    def crop_and_flip(
+        image: jax.Array, top: jax.Array, left: jax.Array, flip: jax.Array
+    ) -> jax.Array:
+        start = (top, left, jnp.zeros((), jnp.int32))
+        image = jax.lax.dynamic_slice(image, start, (height, width, image.shape[-1]))
+        return jnp.where(flip, image[:, ::-1], image)
+
+    x = jax.vmap(crop_and_flip)(images, params.top, params.left, params.flip)
+    x = x.astype(jnp.float32)
+    if params.brightness is not None:
+        x = x + params.brightness.reshape(-1, 1, 1, 1)
+    if params.contrast is not None:
+        mean = jnp.mean(x, axis=(1, 2), keepdims=True)
+        x = (x - mean) * params.contrast.reshape(-1, 1, 1, 1) + mean
+    return normalise(x, preprocessing.normalise)
+
+
+def normalise(x: jax.Array, how: str) -> jax.Array:
+    """Scales pixels to what the network expects.
+
+    per_image: (x - mean) / max(std, 1 / sqrt(num_values)) over each picture, as
+    `tf.image.per_image_standardization` (the chapter's text divides by the variance,
+    its code by this). unit: x / 255, in [0, 1].
+
+    Args:
+        x: float32 [batch, height, width, channels], pixels in [0, 255].
+        how: one of `NORMALISATIONS`.
+    """
+    if how == "unit":
+        return x * (1 / 255)
+    num_values = x.shape[1] * x.shape[2] * x.shape[3]
+    mean = jnp.mean(x, axis=(1, 2, 3), keepdims=True)
+    std = jnp.std(x, axis=(1, 2, 3), keepdims=True)
+    return (x - mean) / jnp.maximum(std, num_values**-0.5)
+
+
+def standard_view(images: jax.Array, preprocessing: Preprocessing) -> jax.Array:
+    """Returns what evaluation feeds the network: `apply` of the central crop."""
+    params = central(images.shape[0], preprocessing, images.shape[1:])
+    return apply(images, params, preprocessing)

@@ -1,0 +1,141 @@
+"""A data set by name, file or folder: decoded once, kept as uint8 in memory.
+
+Each source has its own file: TFDS and archives (`tfds_source.py`), Keras' `.npz`
+(`npz.py`), a folder of pictures (`folder.py`), the sets that need no download
+(`embedded.py`). TensorFlow is imported only when a TFDS set is read.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from cnnjax.data.arrays import (
+    Dataset,
+    MissingDatasetError,
+    Split,
+    fingerprint,
+    make_dataset,
+)
+from cnnjax.errors import InputError
+
+
+def load(
+    *,
+    source: str,
+    name: str,
+    directory: str,
+    file: str,
+    download: bool,
+    on_missing: str,
+    default_name: str,
+    fallback: str,
+) -> Dataset:
+    """Loads a data set.
+
+    A set that was asked for, by name or directory, is that set or an error. Where
+    neither is given, `default_name` is looked for and `fallback` stands in for it,
+    under its own name.
+
+    Args:
+        source: "tfds", "npz", "folder" or "embedded".
+        name: of the set, for "tfds" (`NAME`, `NAME/CONFIG`, `NAME:VERSION`) and
+            "embedded" ("shapes", "digits"); "" is `default_name` or `fallback`. A file
+            or folder is named after itself.
+        directory: for "tfds" the data dir, where "" is TFDS's own (`TFDS_DATA_DIR`,
+            else `~/tensorflow_datasets`); for "folder" the folder.
+        file: for "npz".
+        download: whether the network may be used.
+        on_missing: "embedded" allows `fallback`; "error" does not.
+        default_name: the TFDS set to look for when none is named.
+        fallback: "shapes" or "digits".
+
+    Returns:
+        the data set; its `name` says which it is.
+
+    Raises:
+        MissingDatasetError: the set is not on the machine and not to be had.
+        InputError: the source is unknown, or the data are not what is needed.
+    """
+    if source == "tfds":
+        # Here and below: a source and the packages it needs are imported when used.
+        from cnnjax.data import tfds_source
+
+        try:
+            return tfds_source.load(name or default_name, directory, download)
+        except MissingDatasetError:
+            if name or directory or on_missing == "error":
+                raise
+            return load_embedded(fallback)
+    if source == "npz":
+        from cnnjax.data import npz
+
+        if not file:
+            raise InputError(
+                "data.file is empty; data.source=npz needs a .npz file with x_train, "
+                "y_train, x_test, y_test; set data.file"
+            )
+        return npz.load(Path(file).expanduser())
+    if source == "folder":
+        from cnnjax.data import folder
+
+        if not directory:
+            raise InputError(
+                "data.dir is empty; data.source=folder needs a folder with "
+                "train/CLASS/PICTURE; set data.dir"
+            )
+        return folder.load(Path(directory).expanduser())
+    if source == "embedded":
+        return load_embedded(name or fallback)
+    raise InputError(
+        f"data.source is {source!r}; it must be tfds, npz, folder or embedded"
+    )
+
+
+def load_embedded(name: str) -> Dataset:
+    """Makes one of the sets that need no download.
+
+    Args:
+        name: "shapes" or "digits".
+
+    Raises:
+        InputError: there is no such set.
+    """
+    from cnnjax.data import embedded
+
+    makers = {"shapes": embedded.shapes, "digits": embedded.digits}
+    if name not in makers:
+        raise InputError(
+            f"there is no embedded data set {name!r}; set data.name to "
+            f"{' or '.join(makers)}, or data.source=tfds"
+        )
+    data = makers[name]()
+    train = Split(data.train_images, data.train_labels)
+    test = Split(data.test_images, data.test_labels)
+    return make_dataset(name, "1.0.0", train, test, data.class_names)
+
+
+def hold_out(dataset: Dataset, val_examples: int) -> tuple[Dataset, Split]:
+    """Takes the last `val_examples` training examples out, for validation.
+
+    Args:
+        dataset: any.
+        val_examples: in [0, number of training examples).
+
+    Returns:
+        the data set with what is left to train on, and the validation split.
+
+    Raises:
+        InputError: `val_examples` is out of range.
+    """
+    count = len(dataset.train.labels)
+    if not 0 <= val_examples < count:
+        raise InputError(
+            f"data.val_examples is {val_examples}; {dataset.name} has {count} training "
+            f"examples, of which at least one must be left; set it to 0..{count - 1}"
+        )
+    kept = count - val_examples
+    train = Split(dataset.train.images[:kept], dataset.train.labels[:kept])
+    held = Split(dataset.train.images[kept:], dataset.train.labels[kept:])
+    if not val_examples:
+        return dataset, held
+    digest = fingerprint(train, dataset.test, dataset.class_names)
+    return dataclasses.replace(dataset, train=train, fingerprint=digest), held

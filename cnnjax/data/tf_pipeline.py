@@ -1,0 +1,139 @@
+"""The distorted batches of a run, made by tf.data ahead of the steps that use them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import tensorflow as tf
+
+from cnnjax import prng
+from cnnjax.data import augment, sampling
+from cnnjax.data.augment import Preprocessing
+from cnnjax.data.datasets import Split
+
+# Draws and permutations are made for this many steps at a time, so that their fixed
+# cost is shared; at 128 a batch that is 2 MB.
+CHUNK_STEPS = 64
+PREFETCH_STEPS = 4
+
+
+def batches(
+    split: Split,
+    preprocessing: Preprocessing,
+    *,
+    seed: int,
+    batch_size: int,
+    first_step: int,
+    num_steps: int,
+    workers: int,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the batches of steps `first_step` to `num_steps` - 1, in order.
+
+    A batch is a pure function of (seed, step): any number of workers makes the same
+    bytes, from the start or from any step.
+
+    Args:
+        split: the training pictures.
+        preprocessing: crop, distortions and normalisation.
+        seed: of the run.
+        batch_size: of the global batch.
+        first_step: of the first batch.
+        num_steps: of the whole run.
+        workers: threads that tf.data may use; the chapter uses 16.
+
+    Yields:
+        image float32 [batch, height, width, channels], label int32 [batch],
+        mask float32 [batch] of ones, position uint32 [batch].
+    """
+    key = prng.from_seed(seed, prng.DATA)
+    image_shape = split.images.shape[1:]
+
+    def chunks() -> Iterator[dict[str, Any]]:
+        for start in range(first_step, num_steps, CHUNK_STEPS):
+            steps = min(CHUNK_STEPS, num_steps - start)
+            positions = range(start * batch_size, (start + steps) * batch_size)
+            indices = sampling.example_indices(seed, len(split.labels), positions)
+            # Always as many as a whole chunk has: one compiled program draws them all.
+            drawn = np.arange(CHUNK_STEPS * batch_size) + positions.start
+            drawn = drawn.astype(np.uint32)
+            params = jax.device_get(
+                augment.draw(key, drawn, preprocessing, image_shape)
+            )
+            chunk = {"index": indices, "position": drawn}
+            chunk |= {k: v for k, v in params._asdict().items() if v is not None}
+            yield {
+                name: values[: len(indices)].reshape(steps, batch_size)
+                for name, values in chunk.items()
+            }
+
+    # The pictures are one tensor that the graph refers to, not a constant inside it.
+    images = tf.constant(split.images)
+    labels = tf.constant(split.labels)
+
+    def make_batch(step: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        fields: Any = map(step.get, augment.DistortionParams._fields)
+        params = augment.DistortionParams(*fields)
+        return {
+            "image": apply(images, step["index"], params, preprocessing),
+            "label": tf.gather(labels, step["index"]),
+            "mask": tf.ones([batch_size]),
+            "position": step["position"],
+        }
+
+    example = next(chunks())
+    signature = {
+        name: tf.TensorSpec((None, batch_size), values.dtype)
+        for name, values in example.items()
+    }
+    dataset = tf.data.Dataset.from_generator(chunks, output_signature=signature)
+    dataset = dataset.unbatch()
+    dataset = dataset.map(make_batch, num_parallel_calls=workers, deterministic=True)
+    dataset = dataset.prefetch(PREFETCH_STEPS)
+    options = tf.data.Options()
+    # Threads of its own, or tf.data takes one for each core and fights XLA for them.
+    options.threading.private_threadpool_size = workers
+    options.threading.max_intra_op_parallelism = 1
+    return dataset.with_options(options).as_numpy_iterator()
+
+
+def apply(
+    images: tf.Tensor,
+    index: tf.Tensor,
+    params: augment.DistortionParams,
+    preprocessing: Preprocessing,
+) -> tf.Tensor:
+    """Does what `augment.apply` does, with plain TF operations on the whole batch.
+
+    Args:
+        images: uint8 [num_examples, height, width, channels], the whole data set.
+        index: which of them make up the batch, integer [batch].
+        params: tensors [batch], or None.
+        preprocessing: crop and normalisation.
+
+    Returns:
+        float32 [batch, crop, crop, channels].
+    """
+    shape = tuple(images.shape[1:])
+    height, width, channels = preprocessing.output_shape(shape)
+    # Example, crop and flip are one gather of pixels: 3 bytes each, wherever they are.
+    rows = params.top[:, None] + tf.range(height)[None, :]
+    columns = tf.range(width)[None, :]
+    columns = tf.where(params.flip[:, None], width - 1 - columns, columns)
+    columns = columns + params.left[:, None]
+    first_row = tf.cast(index, tf.int64)[:, None] * shape[0]
+    row = (first_row + tf.cast(rows, tf.int64)) * shape[1]
+    pixel = row[:, :, None] + tf.cast(columns, tf.int64)[:, None, :]
+    x = tf.gather(tf.reshape(images, [-1, channels]), pixel)
+    x = tf.cast(x, tf.float32)
+    if params.brightness is not None:
+        x = x + params.brightness[:, None, None, None]
+    if params.contrast is not None:
+        mean = tf.reduce_mean(x, axis=(1, 2), keepdims=True)
+        x = (x - mean) * params.contrast[:, None, None, None] + mean
+    if preprocessing.normalise == "unit":
+        return x * (1 / 255)
+    num_values = height * width * channels
+    mean = tf.reduce_mean(x, axis=(1, 2, 3), keepdims=True)
+    std = tf.math.reduce_std(x, axis=(1, 2, 3), keepdims=True)
+    return (x - mean) / tf.maximum(std, num_values**-0.5)

@@ -1,0 +1,16 @@
+"""The two ways a command fails: the user can mend it, or the run broke."""
+
+
+class InputError(ValueError):
+    """Bad usage, configuration or input; nothing was written or lost.
+
+    The message is one line: what was got, what is needed, what to do about it.
+    The scripts print it without a traceback and exit with 2.
+    """
+
+
+class RunError(RuntimeError):
+    """A run that failed while running: a non-finite loss, a full disk.
+
+    The message is one line. The scripts print it without a traceback and exit with 1.
+    """

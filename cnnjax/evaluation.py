@@ -1,0 +1,106 @@
+"""Exact evaluation: every picture counts once, whatever the batch and the devices."""
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from cnnjax import parallel
+from cnnjax.clocks import Clocks
+from cnnjax.data import augment
+from cnnjax.data.datasets import Split
+from cnnjax.metrics import Metrics
+from cnnjax.step import LossFn, make_eval_step
+
+
+def padded_batches(split: Split, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the pictures in order, the last batch filled up with masked zeros.
+
+    Yields:
+        image uint8 [batch_size, height, width, channels], label int32 [batch_size],
+        mask float32 [batch_size], 1 for pictures and 0 for padding.
+    """
+    for start in range(0, len(split.labels), batch_size):
+        image = split.images[start : start + batch_size]
+        label = split.labels[start : start + batch_size]
+        padding = batch_size - len(label)
+        yield {
+            "image": np.pad(image, [(0, padding), (0, 0), (0, 0), (0, 0)]),
+            "label": np.pad(label, (0, padding)),
+            "mask": np.pad(np.ones(len(label), np.float32), (0, padding)),
+        }
+
+
+class Evaluator:
+    """Counts what a network gets right on a split; compiles its step once.
+
+    Every batch has the same shape: `batch_size` rounded up to a multiple of the
+    devices.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFn,
+        preprocessing: augment.Preprocessing,
+        *,
+        batch_size: int,
+        top_k: int,
+        mesh: Mesh,
+        mode: str,
+        clocks: Clocks,
+    ) -> None:
+        """Compiles nothing yet: that takes the first batch.
+
+        Args:
+            model: a network of `cnnjax.models`.
+            loss_fn: (logits, labels) -> loss of each example.
+            preprocessing: crop and normalisation; its distortions are not applied.
+            batch_size: pictures at a time.
+            top_k: a prediction is right when the label is among the first `top_k`.
+            mesh: the devices.
+            mode: `jit` or `pmap`.
+            clocks: where the time for compiling is added.
+        """
+        eval_step = make_eval_step(
+            model,
+            loss_fn=loss_fn,
+            preprocess=partial(augment.standard_view, preprocessing=preprocessing),
+            top_k=top_k,
+            axis_name=parallel.AXIS,
+        )
+        self._mapped = parallel.compile_step(eval_step, mesh, mode)
+        self._compiled: Any = None
+        self._batch_size = math.ceil(batch_size / mesh.size) * mesh.size
+        self._mesh, self._mode, self._clocks = mesh, mode, clocks
+
+    def __call__(self, params: Any, split: Split) -> Metrics:
+        """Returns the sums over all pictures of `split`, float64 on the host."""
+        sums = []
+        for batch in padded_batches(split, self._batch_size):
+            placed = parallel.put_batch(batch, self._mesh, self._mode)
+            if self._compiled is None:
+                self._compiled = self._clocks.compile(self._mapped, params, placed)
+            # Fetched each time: on CPU a step must end before the next one starts.
+            sums.append(jax.device_get(self._compiled(params, placed)))
+        total = jax.tree.map(lambda *leaves: np.sum(leaves, dtype=np.float64), *sums)
+        assert total.count == len(split.labels), "every picture counts exactly once"
+        return total
+
+
+def summarise(prefix: str, sums: Metrics) -> dict[str, float | int]:
+    """Returns `prefix/accuracy`, a fraction, `/correct`, `/count` and `/loss` in nats.
+
+    The loss is the mean cross-entropy; it holds no penalty on weights.
+    """
+    return {
+        f"{prefix}/accuracy": float(sums.correct / sums.count),
+        f"{prefix}/correct": int(sums.correct),
+        f"{prefix}/count": int(sums.count),
+        f"{prefix}/loss": float(sums.loss / sums.count),
+    }

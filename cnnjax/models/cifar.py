@@ -1,0 +1,108 @@
+"""The chapter's CIFAR-10 network: a modified cuda-convnet."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cnnjax.models.layers import Conv, dense, truncated_normal
+from cnnjax.ops import lrn, pool
+
+# The layers whose kernels the chapter penalises (section 5.3; weight 0.004 each).
+PENALISED = ("local3", "local4")
+
+ACTIVATIONS = {"relu": nn.relu, "sigmoid": nn.sigmoid, "tanh": nn.tanh}
+
+
+class CifarCNN(nn.Module):
+    """Two convolutions with local response normalisation, then three dense layers.
+
+    conv1 5x5x64 - pool1 3x3/2 - norm1 - conv2 5x5x64 - norm2 - pool2 3x3/2 -
+    local3 384 - local4 192 - logits: 1,068,298 parameters for 24x24x3 and ten classes.
+
+    Source: the chapter, section 5.3, after `tensorflow/models`
+    `tutorials/image/cifar10/cifar10.py` and cuda-convnet's `layers-conv-local-11pct`.
+
+    Attributes:
+        num_classes: number of logits.
+        lrn: whether norm1 and norm2 normalise; without, they pass their input on.
+        lrn_depth_radius: half the window of channels.
+        lrn_bias: what the window's energy is added to.
+        lrn_alpha: weight of the energy. TF's is not divided by the window's size;
+            cuda-convnet's scale 0.001 over nine channels is 0.001 / 9 here.
+        lrn_beta: the exponent.
+        pool: side of the pooling windows, which move by 2; 3 overlap, 2 do not.
+        width: factor on the number of channels and units of every hidden layer.
+        activation: "relu", "sigmoid" or "tanh", all increasing, as pool1 needs.
+        dtype: of the computation; parameters, norms and logits are float32.
+    """
+
+    num_classes: int = 10
+    lrn: bool = True
+    lrn_depth_radius: int = 4
+    lrn_bias: float = 1.0
+    lrn_alpha: float = 0.001 / 9
+    lrn_beta: float = 0.75
+    pool: int = 3
+    width: float = 1.0
+    activation: str = "relu"
+    dtype: jnp.dtype = jnp.dtype(jnp.float32)
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, dropout_keys: jax.Array | None = None
+    ) -> jax.Array:
+        """Maps standardised images to class scores.
+
+        Args:
+            images: float32 [batch, height, width, channels], standardised per image.
+            dropout_keys: not used; the network has no dropout.
+
+        Returns:
+            logits, float32 [batch, num_classes].
+        """
+        del dropout_keys
+        activation = ACTIVATIONS[self.activation]
+        max_pool = partial(pool.max_pool, window=(self.pool, self.pool), strides=(2, 2))
+        conv = partial(
+            Conv,
+            features=self._units(64),
+            kernel_size=(5, 5),
+            kernel_init=truncated_normal(0.05),
+            dtype=self.dtype,
+        )
+        zeros, tenth = nn.initializers.zeros, nn.initializers.constant(0.1)
+
+        x = conv(bias_init=zeros, between=max_pool, name="conv1")(images)
+        x = self._norm(activation(x))
+        x = self._norm(activation(conv(bias_init=tenth, name="conv2")(x)))
+        x = max_pool(x)
+        x = x.reshape(x.shape[0], -1)
+        for name, units in (("local3", 384), ("local4", 192)):
+            layer = dense(
+                self._units(units),
+                kernel_init=truncated_normal(0.04),
+                bias_init=tenth,
+                dtype=self.dtype,
+                name=name,
+            )
+            x = activation(layer(x))
+        logits = dense(
+            self.num_classes,
+            kernel_init=truncated_normal(1 / 192),
+            bias_init=zeros,
+            dtype=self.dtype,
+            name="logits",
+        )
+        return logits(x).astype(jnp.float32)
+
+    def _units(self, units: int) -> int:
+        return max(1, round(units * self.width))
+
+    def _norm(self, x: jax.Array) -> jax.Array:
+        if not self.lrn:
+            return x
+        return lrn.local_response_normalization(
+            x, self.lrn_depth_radius, self.lrn_bias, self.lrn_alpha, self.lrn_beta
+        )

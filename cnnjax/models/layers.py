@@ -1,0 +1,83 @@
+"""The two layers with weights that the networks share, with TF 1's initialisers."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cnnjax.ops import conv
+
+Initializer = jax.nn.initializers.Initializer
+
+
+def truncated_normal(stddev: float) -> Initializer:
+    """Returns TF's `truncated_normal_initializer(stddev)`.
+
+    Draws from N(0, stddev^2) again until within two `stddev`; as in TF, `stddev` is
+    that of the normal before it is truncated (after it: 0.88 `stddev`). JAX's own
+    initialiser of this name is the same one.
+    """
+    return nn.initializers.truncated_normal(stddev)
+
+
+class Conv(nn.Module):
+    """Convolution with stride 1 and a bias that is added after `between`.
+
+    out = between(x * kernel) + bias. A max-pool commutes with adding a bias to each
+    channel and with any increasing activation, so pooling first saves work and gives
+    the same result; the parameters stay those of the plain layer.
+
+    Attributes:
+        features: number of output channels.
+        kernel_size: height and width, odd for "SAME".
+        kernel_init: initialiser of the kernel [height, width, in, features].
+        bias_init: initialiser of the bias [features].
+        padding: "SAME" or "VALID".
+        between: applied to the convolution's output before the bias is added.
+        dtype: of the computation; parameters are float32.
+    """
+
+    features: int
+    kernel_size: tuple[int, int]
+    kernel_init: Initializer
+    bias_init: Initializer
+    padding: str = "SAME"
+    between: Callable[[jax.Array], jax.Array] | None = None
+    dtype: jnp.dtype = jnp.dtype(jnp.float32)
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [batch, height, width, in] to [batch, height', width', features]."""
+        shape = (*self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        bias = self.param("bias", self.bias_init, (self.features,))
+        y = conv.conv(x.astype(self.dtype), kernel.astype(self.dtype), self.padding)
+        if self.between is not None:
+            y = self.between(y)
+        return y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
+
+    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Returns height and width of the convolution's output, before `between`."""
+        if self.padding == "SAME":
+            return size
+        height, width = self.kernel_size
+        return (size[0] - height + 1, size[1] - width + 1)
+
+
+def dense(
+    features: int,
+    *,
+    kernel_init: Initializer,
+    bias_init: Initializer,
+    dtype: jnp.dtype,
+    name: str,
+) -> nn.Dense:
+    """Returns Flax's dense layer: x @ kernel + bias, parameters float32."""
+    return nn.Dense(
+        features,
+        kernel_init=kernel_init,
+        bias_init=bias_init,
+        dtype=dtype,
+        name=name,
+    )

@@ -1,0 +1,123 @@
+"""The chapter's networks for MNIST: the convolutional one and the one it replaced."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cnnjax.models import layers
+from cnnjax.ops.dropout import dropout
+from cnnjax.ops.pool import max_pool
+
+IMAGE_SHAPE = (28, 28, 1)
+
+
+def check_images(images: jax.Array) -> None:
+    """Checks that a batch is of MNIST's kind.
+
+    Args:
+        images: float [batch, 28, 28, 1].
+
+    Raises:
+        ValueError: colour, another size, or no batch axis.
+    """
+    if images.shape[1:] != IMAGE_SHAPE:
+        raise ValueError(
+            f"got images of shape {list(images.shape)}, need [batch, 28, 28, 1] "
+            "(greyscale, 28x28); convert or resize them, or choose another network"
+        )
+
+
+class SimpleCNN(nn.Module):
+    """Two convolutions with max-pooling, a hidden dense layer, dropout (section 5.2).
+
+    conv1 5x5x32, pool 2x2, conv2 5x5x64, pool 2x2, fc1 1024, dropout, logits.
+    3,274,634 parameters for ten classes. The pools come before bias and ReLU, which
+    gives the same result as the chapter's order (see `layers.Conv`).
+
+    Attributes:
+        num_classes: number of logits.
+        dtype: of the computation; parameters and logits are float32.
+        keep_prob: probability that dropout keeps a hidden unit, in (0, 1].
+    """
+
+    num_classes: int = 10
+    dtype: jnp.dtype = jnp.dtype(jnp.float32)
+    keep_prob: float = 0.5
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, dropout_keys: jax.Array | None = None
+    ) -> jax.Array:
+        """Returns the logits.
+
+        Args:
+            images: float32 [batch, 28, 28, 1], in [0, 1].
+            dropout_keys: typed PRNG keys [batch]; None turns dropout off.
+
+        Returns:
+            float32 [batch, num_classes].
+
+        Raises:
+            ValueError: images of another shape.
+        """
+        check_images(images)
+        # The chapter's weight_variable and bias_variable (section 5.2).
+        kernel_init = layers.truncated_normal(0.1)
+        bias_init = nn.initializers.constant(0.1)
+        conv = partial(
+            layers.Conv,
+            kernel_size=(5, 5),
+            kernel_init=kernel_init,
+            bias_init=bias_init,
+            between=partial(max_pool, window=(2, 2), strides=(2, 2)),
+            dtype=self.dtype,
+        )
+        dense = partial(
+            layers.dense, kernel_init=kernel_init, bias_init=bias_init, dtype=self.dtype
+        )
+        x = nn.relu(conv(32, name="conv1")(images))
+        x = nn.relu(conv(64, name="conv2")(x))
+        x = x.reshape(len(x), -1)
+        x = nn.relu(dense(1024, name="fc1")(x))
+        if dropout_keys is not None:
+            x = dropout(x, self.keep_prob, dropout_keys)
+        return dense(self.num_classes, name="logits")(x).astype(jnp.float32)
+
+
+class MLP(nn.Module):
+    """One hidden layer on the flattened image: what the convolutions replaced.
+
+    hidden (ReLU), dropout, logits; 238,510 parameters with 300 hidden units and ten
+    classes.
+
+    Attributes:
+        num_classes: number of logits.
+        dtype: of the computation; parameters and logits are float32.
+        keep_prob: probability that dropout keeps a hidden unit, in (0, 1].
+        hidden: number of hidden units.
+    """
+
+    num_classes: int = 10
+    dtype: jnp.dtype = jnp.dtype(jnp.float32)
+    keep_prob: float = 0.75
+    hidden: int = 300
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, dropout_keys: jax.Array | None = None
+    ) -> jax.Array:
+        """Returns the logits; arguments and errors as in `SimpleCNN`."""
+        check_images(images)
+        zeros = nn.initializers.zeros
+        dense = partial(layers.dense, bias_init=zeros, dtype=self.dtype)
+        # The book's weights: random to break the symmetry of the hidden units, and
+        # zero in the output layer, which has none to break.
+        weights = layers.truncated_normal(0.1)
+        x = images.reshape(len(images), -1)
+        x = nn.relu(dense(self.hidden, kernel_init=weights, name="hidden")(x))
+        if dropout_keys is not None:
+            x = dropout(x, self.keep_prob, dropout_keys)
+        logits = dense(self.num_classes, kernel_init=zeros, name="logits")(x)
+        return logits.astype(jnp.float32)

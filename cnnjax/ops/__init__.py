@@ -1,0 +1,1 @@
+"""The numerical primitives that this project writes itself, one a file."""

@@ -1,0 +1,127 @@
+"""Two-dimensional convolution with stride 1 whose gradients are fast on CPU.
+
+XLA's CPU backend is fast only for convolutions labelled NHWC, HWIO -> NHWC. It brings
+others, as the gradients of autodiff are, to that form at the top of a program but not
+inside a loop, where they ran 17 times slower. So on CPU the gradients here are written
+as such convolutions; elsewhere they are those of autodiff, which XLA recognises for
+cuDNN. The choice falls when a program is lowered for its platform.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from cnnjax.ops import winograd
+
+Pads = tuple[tuple[int, int], tuple[int, int]]
+
+
+def conv(x: jax.Array, kernel: jax.Array, padding: str = "SAME") -> jax.Array:
+    """Returns the cross-correlation that the field calls a convolution.
+
+    out[n, i, j, o] = sum_{a, b, c} x[n, i + a, j + b, c] * kernel[a, b, c, o]
+
+    On CPU, 5x5 kernels between many channels go through `winograd` (relative error
+    about 4e-6 in place of 3e-7).
+
+    Args:
+        x: float [batch, height, width, in].
+        kernel: float [kernel_height, kernel_width, in, out], same dtype as `x`.
+        padding: "SAME" (zeros around) or "VALID".
+
+    Returns:
+        float [batch, height', width', out], same dtype as `x`.
+
+    Raises:
+        ValueError: shapes or dtypes do not fit, the padding has another name, or
+            "VALID" leaves no pixel.
+    """
+    if x.ndim != 4 or kernel.ndim != 4 or x.shape[3] != kernel.shape[2]:
+        raise ValueError(
+            f"conv got x {list(x.shape)} and kernel {list(kernel.shape)}, needs [batch,"
+            " height, width, in] and [height, width, in, out]: give both the same `in`"
+        )
+    if x.dtype != kernel.dtype or not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(
+            f"conv got x of {x.dtype} and kernel of {kernel.dtype}, needs one floating "
+            "dtype: convert them"
+        )
+    if padding not in ("SAME", "VALID"):
+        raise ValueError(
+            f"conv got padding={padding!r}, needs 'SAME' or 'VALID': choose one"
+        )
+    size, window = x.shape[1:3], kernel.shape[:2]
+    if padding == "VALID" and (size[0] < window[0] or size[1] < window[1]):
+        raise ValueError(
+            f"conv got pictures of {size[0]}x{size[1]} for a 'VALID' kernel of "
+            f"{window[0]}x{window[1]}, needs at least that: use larger pictures"
+        )
+    rows, columns = jax.lax.padtype_to_pads(size, window, (1, 1), padding)
+    return _conv(x, kernel, (tuple(rows), tuple(columns)))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
+    library = functools.partial(_library_conv, pads=pads)
+    if not _suits_winograd(x, kernel.shape, pads):
+        return library(x, kernel)
+    return jax.lax.platform_dependent(x, kernel, cpu=winograd.convolve, default=library)
+
+
+def _conv_fwd(
+    x: jax.Array, kernel: jax.Array, pads: Pads
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _conv(x, kernel, pads), (x, kernel)
+
+
+def _conv_bwd(
+    pads: Pads, residuals: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Each gradient is a choice of its own, so that an unused one is not computed."""
+    x, kernel = residuals
+
+    def autodiff_dx(g: jax.Array, kernel: jax.Array) -> jax.Array:
+        transpose = jax.linear_transpose(lambda x: _library_conv(x, kernel, pads), x)
+        return transpose(g)[0]
+
+    def autodiff_dk(x: jax.Array, g: jax.Array) -> jax.Array:
+        transpose = jax.linear_transpose(lambda k: _library_conv(x, k, pads), kernel)
+        return transpose(g)[0]
+
+    def cpu_dx(g: jax.Array, kernel: jax.Array) -> jax.Array:
+        flipped = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
+        (top, bottom), (left, right) = pads
+        height, width = kernel.shape[0] - 1, kernel.shape[1] - 1
+        around = ((height - top, height - bottom), (width - left, width - right))
+        if _suits_winograd(g, flipped.shape, around):
+            return winograd.convolve(g, flipped)
+        return _library_conv(g, flipped, around)
+
+    def cpu_dk(x: jax.Array, g: jax.Array) -> jax.Array:
+        if _suits_winograd(x, kernel.shape, pads):
+            return winograd.kernel_gradient(x, g)
+        # Input channels take the batch's place, and the batch that of the channels.
+        x, g = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
+        return _library_conv(x, g, pads).transpose(1, 2, 0, 3)
+
+    dx = jax.lax.platform_dependent(g, kernel, cpu=cpu_dx, default=autodiff_dx)
+    dk = jax.lax.platform_dependent(x, g, cpu=cpu_dk, default=autodiff_dk)
+    return dx, dk
+
+
+_conv.defvjp(_conv_fwd, _conv_bwd)
+
+
+def _suits_winograd(x: jax.Array, kernel_shape: tuple[int, ...], pads: Pads) -> bool:
+    return (
+        x.dtype == jnp.float32
+        and pads == ((2, 2), (2, 2))
+        and winograd.is_worthwhile(x.shape, kernel_shape)
+    )
+
+
+def _library_conv(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )

@@ -1,0 +1,179 @@
+"""Max pooling whose gradient needs no scatter."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnnjax.ops import chunks
+
+Pair = tuple[int, int]
+CACHE_BYTES = 1 << 20  # half to all of a core's second-level cache, on many CPUs
+
+
+def max_pool(
+    x: jax.Array, window: Pair, strides: Pair, padding: str = "SAME"
+) -> jax.Array:
+    """Takes the largest value of each window of each channel.
+
+    out[n, i, j, c] = max_{a, b} x[n, i * strides[0] + a, j * strides[1] + b, c]
+
+    Equal to `flax.linen.max_pool` in value and gradient: among equal values the first
+    of the window, row by row, receives the gradient. NaN in, NaN out.
+
+    Args:
+        x: float [batch, height, width, channels].
+        window: height and width of the window in pixels.
+        strides: steps down and to the right in pixels.
+        padding: "SAME" (-inf around, height' = ceil(height / strides[0])) or "VALID".
+
+    Returns:
+        [batch, height', width', channels], same dtype as `x`.
+
+    Raises:
+        ValueError: `x` is not such an array, a window or stride is below 1, the
+            padding has another name, or "VALID" leaves no window.
+
+    Source: the tie rule is that of XLA's select-and-scatter and of cuDNN.
+    """
+    if x.ndim != 4 or not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(
+            f"max_pool got x of {x.dtype}{list(x.shape)}, needs float [batch, height, "
+            "width, channels]: convert or reshape it"
+        )
+    for name, pair in (("window", window), ("strides", strides)):
+        if len(pair) != 2 or min(pair) < 1:
+            raise ValueError(
+                f"max_pool got {name}={pair}, needs two integers of at least 1: "
+                "give height and width"
+            )
+    if padding not in ("SAME", "VALID"):
+        raise ValueError(
+            f"max_pool got padding={padding!r}, needs 'SAME' or 'VALID': choose one"
+        )
+    size = (x.shape[1], x.shape[2])
+    if min(size) < 1 or (padding == "VALID" and np.any(np.less(size, window))):
+        raise ValueError(
+            f"max_pool got pictures of {size[0]}x{size[1]}, needs at least "
+            f"{window[0]}x{window[1]} with 'VALID' and a pixel with 'SAME': "
+            "use larger pictures or a smaller window"
+        )
+    return _pool(x, tuple(window), tuple(strides), padding, size)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def _pool(
+    x: jax.Array, window: Pair, strides: Pair, padding: str, size: Pair
+) -> jax.Array:
+    return _pool_fwd(x, window, strides, padding, size)[0]
+
+
+def _pool_fwd(
+    x: jax.Array, window: Pair, strides: Pair, padding: str, size: Pair
+) -> tuple[jax.Array, jax.Array]:
+    """Keeps which of the window's values was the first largest: a byte, not x.
+
+    Where windows overlap, on CPU a loop over chunks of the batch: not only for the
+    cache's sake, but because XLA would otherwise fuse the index into the gradient and
+    work it out again for each window that a pixel lies in.
+    """
+    whole = functools.partial(
+        _largest_and_first, window=window, strides=strides, padding=padding, size=size
+    )
+    batch = x.shape[0]
+    overlap = window[0] > strides[0] or window[1] > strides[1]
+    if not overlap or not isinstance(batch, int) or batch == 0:
+        return whole(x)
+    image_bytes = x.size // batch * x.dtype.itemsize
+    chunk = chunks.chunk_size(batch, image_bytes, CACHE_BYTES)
+    in_chunks = functools.partial(chunks.map_chunks, whole, size=chunk)
+    return jax.lax.platform_dependent(x, cpu=in_chunks, default=whole)
+
+
+def _largest_and_first(
+    x: jax.Array, window: Pair, strides: Pair, padding: str, size: Pair
+) -> tuple[jax.Array, jax.Array]:
+    """Returns each window's largest value and the index of its first occurrence."""
+    planes = _planes(x, window, strides, padding, size)
+    largest = functools.reduce(jnp.maximum, planes)
+    last = len(planes) - 1
+    first = jnp.full(largest.shape, last, np.min_scalar_type(last))
+    for index in reversed(range(last)):
+        here = planes[index] == largest
+        first = jnp.where(here, jnp.array(index, first.dtype), first)
+    return largest, first
+
+
+def _pool_bwd(
+    window: Pair,
+    strides: Pair,
+    padding: str,
+    size: Pair,
+    first: jax.Array,
+    g: jax.Array,
+) -> tuple[jax.Array]:
+    """Sums, for the pixels at each offset from the stride, the windows that chose them.
+
+    Pixel i = q * stride + p of the padded picture is value p + t * stride of window
+    q - t: so the pixels of one p are sums over t of the output shifted by t, masked
+    by what each window chose. The planes of all p interleave to the picture.
+    """
+    batch, *out_size, channels = g.shape
+    pads = _pads(size, window, strides, padding)
+    cells = [
+        max(-(-(pads[d][0] + size[d]) // strides[d]), out_size[d]) for d in range(2)
+    ]
+
+    def chosen(row: int, column: int) -> jax.Array:
+        mask = first == jnp.array(row * window[1] + column, first.dtype)
+        shifts = (row // strides[0], column // strides[1])
+        around = [
+            (s, max(c - o - s, 0))
+            for s, c, o in zip(shifts, cells, out_size, strict=True)
+        ]
+        shifted = jnp.pad(jnp.where(mask, g, 0), [(0, 0), *around, (0, 0)])
+        return shifted[:, : cells[0], : cells[1]]
+
+    def plane(p: int, q: int) -> jax.Array:
+        offsets = itertools.product(
+            range(p, window[0], strides[0]), range(q, window[1], strides[1])
+        )
+        return sum(
+            (chosen(*offset) for offset in offsets),
+            jnp.zeros((batch, *cells, channels), g.dtype),
+        )
+
+    rows = [
+        jnp.stack([plane(p, q) for q in range(strides[1])], axis=3)
+        for p in range(strides[0])
+    ]
+    whole = jnp.stack(rows, axis=2).reshape(
+        batch, cells[0] * strides[0], cells[1] * strides[1], channels
+    )
+    (top, _), (left, _) = pads
+    return (whole[:, top : top + size[0], left : left + size[1]],)
+
+
+_pool.defvjp(_pool_fwd, _pool_bwd)
+
+
+def _pads(size: Pair, window: Pair, strides: Pair, padding: str) -> list[Pair]:
+    return jax.lax.padtype_to_pads(size, window, strides, padding)
+
+
+def _planes(
+    x: jax.Array, window: Pair, strides: Pair, padding: str, size: Pair
+) -> list[jax.Array]:
+    """Returns each of the window's values, in its order, for all windows at once."""
+    pads = _pads(size, window, strides, padding)
+    lowest = jnp.array(-jnp.inf, x.dtype)
+    x = jax.lax.pad(x, lowest, [(0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)])
+    spans = [
+        (x.shape[d + 1] - window[d]) // strides[d] * strides[d] + 1 for d in range(2)
+    ]
+    return [
+        x[:, a : a + spans[0] : strides[0], b : b + spans[1] : strides[1]]
+        for a, b in itertools.product(range(window[0]), range(window[1]))
+    ]

@@ -1,0 +1,56 @@
+"""`metrics.jsonl` and the chapter's line on the console."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+
+class Writer:
+    """Appends one JSON object a line to `metrics.jsonl`; a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens `path` for appending."""
+        # Line by line, so that a kill loses at most the line being written.
+        self._file = path.open("a", buffering=1)
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def write(self, step: int, values: Mapping[str, float | int | str]) -> None:
+        """Appends {"step": step, **values}; a non-finite number becomes null."""
+        record = {"step": step} | {name: _jsonable(v) for name, v in values.items()}
+        self._file.write(json.dumps(record, allow_nan=False) + "\n")
+
+
+def _jsonable(value: float | int | str) -> float | int | str | None:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def training_line(values: Mapping[str, float], step: int) -> str:
+    """Returns the chapter's line: step, loss, examples a second, seconds a batch."""
+    return (
+        f"step {step}, loss={values['train/loss']:.2f}"
+        f" ({values['perf/examples_per_sec']:.1f} examples/sec;"
+        f" {values['perf/sec_per_batch']:.3f} sec/batch)"
+    )
+
+
+def precision_line(
+    values: Mapping[str, float | int], prefix: str, dataset: str, k: int
+) -> str:
+    """Returns the chapter's last line, with the exact count and the data set's name."""
+    return (
+        f"precision @ {k} = {values[f'{prefix}/accuracy']:.3f}"
+        f" ({values[f'{prefix}/correct']}/{values[f'{prefix}/count']})"
+        f" on {dataset} [{prefix}]"
+    )

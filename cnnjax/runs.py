@@ -1,0 +1,264 @@
+"""A workdir: its lock, its configuration, what may change on resume, its results."""
+
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from cnnjax.errors import InputError
+
+CONFIG = "config.json"
+MANIFEST = "manifest.json"
+METRICS = "metrics.jsonl"
+FINAL_METRICS = "final_metrics.json"
+CHECKPOINTS = "checkpoints"
+LOCK = ".lock"
+
+# What may differ between a run and its resumption. Devices and mode change the bytes.
+MAY_CHANGE = (
+    "train.steps",
+    "train.log_every",
+    "train.eval_every",
+    "train.checkpoint_every",
+    "data.pipeline",
+    "data.workers",
+)
+CHANGES_BYTES = "parallel."
+
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "tensorflow-cpu",
+    "tensorflow",
+    "tensorflow-datasets",
+    "cnnjax",
+)
+
+
+@contextmanager
+def open_run(
+    workdir: Path, config: Mapping[str, Any], *, steps_may_change: bool
+) -> Iterator[None]:
+    """Makes `workdir` a run of `config`, or checks that it is one, and holds its lock.
+
+    The lock is the kernel's (`flock`): it ends with the process, however that ends.
+
+    Args:
+        workdir: the run's folder; made if it does not exist.
+        config: the resolved configuration, nested.
+        steps_may_change: False where the schedule depends on `train.steps`.
+
+    Raises:
+        InputError: the folder cannot be written, holds another run or other files, or
+            is in use by another process.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = os.open(workdir / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise InputError(
+            f"got --workdir={workdir}, need a folder that can be written"
+            f" ({error.strerror}); name another"
+        ) from error
+    try:
+        _lock(lock, workdir)
+        _check_is_run_of(workdir, config, steps_may_change)
+        write_json(workdir / CONFIG, config)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _lock(lock: int, workdir: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        owner = os.read(lock, 100).decode(errors="replace") or "another process"
+        raise InputError(
+            f"{workdir} is in use by {owner}; wait for it, stop it, or name another"
+            " --workdir"
+        ) from error
+    os.truncate(lock, 0)
+    os.write(lock, f"process {os.getpid()} on {platform.node()}".encode())
+
+
+def _check_is_run_of(
+    workdir: Path, config: Mapping[str, Any], steps_may_change: bool
+) -> None:
+    path = workdir / CONFIG
+    if not path.exists():
+        strangers = [p.name for p in workdir.iterdir() if p.name != LOCK]
+        if strangers:
+            raise InputError(
+                f"{workdir} is not empty ({strangers[0]}, ...) and holds no {CONFIG}:"
+                " need a new folder or one of an earlier run; name another --workdir"
+            )
+        return
+    refused = []
+    stored, asked = flatten(read_json(path)), flatten(config)
+    for name in sorted(stored.keys() | asked.keys()):
+        before, after = stored.get(name), asked.get(name)
+        if before == after:
+            continue
+        if name.startswith(CHANGES_BYTES):
+            print(f"{name} {before} -> {after}: the results will differ in their bytes")
+        elif name not in MAY_CHANGE or (name == "train.steps" and not steps_may_change):
+            refused.append(f"{name} {before!r} -> {after!r}")
+    if refused:
+        raise InputError(
+            f"{workdir} holds another run, which differs in {', '.join(refused)};"
+            " name another --workdir, or give the run's own values"
+        )
+
+
+def finished(workdir: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns the final metrics where `workdir` holds the finished run of `config`.
+
+    Args:
+        workdir: a folder, which need not exist.
+        config: flat.
+    """
+    if not (workdir / FINAL_METRICS).exists() or not (workdir / CONFIG).exists():
+        return None
+    same = flatten(read_json(workdir / CONFIG)) == config
+    final = read_json(workdir / FINAL_METRICS)
+    return final if same and final["steps"] == config["train.steps"] else None
+
+
+def manifest(
+    mesh: Mesh, *, mode: str, dataset: str, fingerprint: str
+) -> dict[str, Any]:
+    """Returns what made a run: versions, devices, precision, flags, data and commit."""
+    versions = {name: _version(name) for name in PACKAGES}
+    devices = [str(device.device_kind) for device in mesh.devices.flat]
+    return {
+        "command": ["python", *sys.argv],
+        "versions": {"python": platform.python_version()}
+        | {name: version for name, version in versions.items() if version},
+        "machine": {
+            "system": platform.platform(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+        },
+        "devices": {
+            "platform": mesh.devices.flat[0].platform,
+            "kinds": sorted(set(devices)),
+            "count": mesh.size,
+            "mode": mode,
+        },
+        "precision": {
+            "parameters": "float32",
+            "matmul": jax.config.read("jax_default_matmul_precision") or "default",
+        },
+        "flags": {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "")},
+        "data": {"name": dataset, "fingerprint": fingerprint},
+        "commit": _commit(),
+    }
+
+
+def check_same_data(workdir: Path, fingerprint: str, dataset: str) -> None:
+    """Raises InputError where `workdir` is of a run on other data."""
+    path = workdir / MANIFEST
+    if not path.exists():
+        return
+    data = read_json(path)["data"]
+    if data["fingerprint"] != fingerprint:
+        raise InputError(
+            f"{workdir} holds a run on {data['name']}, whose pictures differ from what"
+            f" was found as {dataset}; give it its own data or name another --workdir"
+        )
+
+
+def drop_metrics_after(path: Path, step: int) -> None:
+    """Cuts `metrics.jsonl` back to what a run that stands at `step` has logged.
+
+    Lines with `train/*` at `step` or later go, as do `eval/*` after `step`, and a last
+    line that a kill cut short.
+    """
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        evaluated = any(name.startswith("eval") for name in record)
+        if record["step"] < step or (evaluated and record["step"] == step):
+            kept.append(line + "\n")
+    _write_atomically(path, "".join(kept))
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns {"a.b": value} of nested mappings, as JSON would give the values back."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def read_json(path: Path) -> Any:
+    """Returns what a JSON file holds.
+
+    Raises:
+        InputError: it does not exist or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} cannot be read ({error}); is this a run's --workdir?"
+        ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as JSON, whole or not at all."""
+    _write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_text(text)
+    unfinished.replace(path)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return found.stdout.strip() or None

@@ -1,0 +1,130 @@
+"""One training step and one evaluation step, as pure functions of one device."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from cnnjax import losses, optimizers, prng
+from cnnjax.metrics import Metrics
+from cnnjax.state import TrainState
+
+Batch = Mapping[str, jax.Array]
+LossFn = Callable[[jax.Array, jax.Array], jax.Array]
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+EvalStep = Callable[[Any, Batch], Metrics]
+
+
+def make_train_step(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    *,
+    loss_fn: LossFn,
+    l2: float = 0.0,
+    penalised: Sequence[str] = (),
+    ema_decay: float = 0.0,
+    axis_name: str | None = None,
+) -> TrainStep:
+    """Returns the function (state, batch) -> (state, metrics) of one update.
+
+    The batch is this device's part. Gradients are of the mean loss over the examples of
+    all devices along `axis_name`; the gradient of the L2 penalty is added in `tx`.
+
+    Args:
+        model: a network of `cnnjax.models`.
+        tx: from `optimizers.make_optimizer`.
+        loss_fn: (logits, labels) -> loss of each example [batch].
+        l2: weight of the penalty, for the reported loss.
+        penalised: the layers it is of.
+        ema_decay: of the moving average of the parameters; 0 keeps none.
+        axis_name: the mapped axis to sum over, or None on a single device.
+
+    Returns:
+        A pure function. Its metrics are float32 []: `loss` (cross_entropy + l2),
+        `cross_entropy`, `l2`, `accuracy` (of the logits that the loss was taken of) and
+        `grad_norm`, all of the parameters before the update.
+    """
+
+    def train_step(
+        state: TrainState, batch: Batch
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        dropout = prng.from_seed(state.seed, prng.DROPOUT)
+        keys = prng.at_positions(dropout, batch["position"])
+        count = _sum_over(axis_name, jnp.sum(batch["mask"]))
+
+        def mean_loss(params: Any) -> tuple[jax.Array, Metrics]:
+            logits = _logits(model, params, batch["image"], keys)
+            per_example = loss_fn(logits, batch["label"])
+            sums = Metrics.of_batch(per_example, logits, batch["label"], batch["mask"])
+            return sums.loss / count, sums
+
+        grads, sums = jax.grad(mean_loss, has_aux=True)(state.params)
+        grads, sums = _sum_over(axis_name, (grads, sums))
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        step = state.step + 1
+        ema_params = state.ema_params
+        if ema_decay:
+            ema_params = optimizers.update_ema(ema_params, params, step, ema_decay)
+
+        cross_entropy = sums.loss / count
+        penalty = losses.l2_penalty(state.params, penalised, l2)
+        metrics = {
+            "loss": cross_entropy + penalty,
+            "cross_entropy": cross_entropy,
+            "l2": penalty,
+            "accuracy": sums.correct / count,
+            "grad_norm": optax.tree.norm(grads),
+        }
+        state = dataclasses.replace(
+            state, step=step, params=params, opt_state=opt_state, ema_params=ema_params
+        )
+        return state, metrics
+
+    return train_step
+
+
+def make_eval_step(
+    model: nn.Module,
+    *,
+    loss_fn: LossFn,
+    preprocess: Callable[[jax.Array], jax.Array] | None = None,
+    top_k: int = 1,
+    axis_name: str | None = None,
+) -> EvalStep:
+    """Returns the function (params, batch) -> Metrics, with dropout off.
+
+    Args:
+        model: a network of `cnnjax.models`.
+        loss_fn: (logits, labels) -> loss of each example [batch].
+        preprocess: from the batch's images to what the network is fed; None where the
+            images are that already.
+        top_k: a prediction is right when the label is among the first `top_k`.
+        axis_name: the mapped axis to sum over, or None on a single device.
+    """
+
+    def eval_step(params: Any, batch: Batch) -> Metrics:
+        images = batch["image"] if preprocess is None else preprocess(batch["image"])
+        logits = _logits(model, params, images, None)
+        per_example = loss_fn(logits, batch["label"])
+        sums = Metrics.of_batch(
+            per_example, logits, batch["label"], batch["mask"], top_k
+        )
+        return _sum_over(axis_name, sums)
+
+    return eval_step
+
+
+def _logits(
+    model: nn.Module, params: Any, images: jax.Array, keys: jax.Array | None
+) -> jax.Array:
+    logits = model.apply({"params": params}, images, dropout_keys=keys)
+    return cast(jax.Array, logits)
+
+
+def _sum_over(axis_name: str | None, tree: Any) -> Any:
+    return tree if axis_name is None else jax.lax.psum(tree, axis_name)

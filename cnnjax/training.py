@@ -1,0 +1,285 @@
+"""The one loop, and the one stateful place."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from cnnjax import parallel, runs, signals
+from cnnjax.checkpoints import Checkpoints
+from cnnjax.clocks import Clocks
+from cnnjax.data.augment import Preprocessing
+from cnnjax.data.datasets import Dataset, Split
+from cnnjax.errors import InputError, RunError
+from cnnjax.evaluation import Evaluator, summarise
+from cnnjax.reporting import writer
+from cnnjax.state import TrainState, init_state, num_params
+from cnnjax.step import LossFn, make_eval_step, make_train_step
+
+Batches = Iterator[dict[str, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What is trained, and how a step changes it.
+
+    Attributes:
+        model: a network of `cnnjax.models`.
+        tx: the optax chain, with `schedule` and the gradient of the L2 penalty in it.
+        schedule: step -> learning rate, for the log.
+        loss_fn: (logits, labels) -> loss of each example.
+        l2: weight of the L2 penalty, for the log.
+        penalised: the layers whose kernels it is of.
+        ema_decay: of the moving average of the parameters; 0 keeps none.
+        has_dropout: whether accuracy on a batch takes a pass with dropout off.
+    """
+
+    model: nn.Module
+    tx: optax.GradientTransformation
+    schedule: optax.Schedule
+    loss_fn: LossFn
+    l2: float
+    penalised: Sequence[str]
+    ema_decay: float
+    has_dropout: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Cadence:
+    """How long a run is and how often it speaks, in steps; 0 is never."""
+
+    steps: int
+    log_every: int
+    eval_every: int
+    checkpoint_every: int
+
+
+class Updater:
+    """Feeds batches to the compiled training step, and keeps time."""
+
+    def __init__(
+        self, recipe: Recipe, batches: Batches, mesh: Mesh, mode: str, clocks: Clocks
+    ) -> None:
+        """Compiles nothing yet: that takes the first batch."""
+        self._recipe, self._batches, self._clocks = recipe, batches, clocks
+        self._mesh, self._mode = mesh, mode
+        # On CPU a step that starts before the last one's all-reduce has met can take
+        # the thread that it waits for: a deadlock. Waiting costs nothing there.
+        self._wait = mesh.devices.flat[0].platform == "cpu"
+        self._train_step: Any = None
+        self._eval_step: Any = None
+
+    def __call__(
+        self, state: TrainState, *, fetch: bool
+    ) -> tuple[TrainState, dict[str, Any]]:
+        """Returns the state after one more update, and the metrics of its batch.
+
+        With `fetch` they are numbers on the host, and the accuracy is that with dropout
+        off, as the chapter prints it.
+        """
+        with self._clocks.training():
+            batch = parallel.put_batch(next(self._batches), self._mesh, self._mode)
+        if self._train_step is None:
+            self._compile(state, batch)
+        clean = None
+        if fetch and self._eval_step is not None:
+            clean = jax.device_get(self._eval_step(state.params, batch))
+        with self._clocks.training():
+            state, metrics = self._train_step(state, batch)
+            if fetch:
+                metrics = {k: float(v) for k, v in jax.device_get(metrics).items()}
+            elif self._wait:
+                jax.block_until_ready(metrics)
+        if clean is not None:
+            metrics["accuracy"] = float(clean.correct / clean.count)
+        return state, metrics
+
+    def _compile(self, state: TrainState, batch: Mapping[str, jax.Array]) -> None:
+        recipe = self._recipe
+        train_step = make_train_step(
+            recipe.model,
+            recipe.tx,
+            loss_fn=recipe.loss_fn,
+            l2=recipe.l2,
+            penalised=recipe.penalised,
+            ema_decay=recipe.ema_decay,
+            axis_name=parallel.AXIS,
+        )
+        mapped = parallel.compile_step(train_step, self._mesh, self._mode, donate=True)
+        self._train_step = self._clocks.compile(mapped, state, batch)
+        if recipe.has_dropout:
+            eval_step = make_eval_step(
+                recipe.model, loss_fn=recipe.loss_fn, axis_name=parallel.AXIS
+            )
+            mapped = parallel.compile_step(eval_step, self._mesh, self._mode)
+            self._eval_step = self._clocks.compile(mapped, state.params, batch)
+
+
+def train_and_evaluate(
+    recipe: Recipe,
+    dataset: Dataset,
+    make_batches: Callable[[int], Batches],
+    *,
+    validation: Split | None,
+    preprocessing: Preprocessing,
+    cadence: Cadence,
+    eval_batch_size: int,
+    top_k: int,
+    seed: int,
+    batch_size: int,
+    mesh: Mesh,
+    mode: str,
+    workdir: Path,
+) -> dict[str, Any]:
+    """Trains from the newest checkpoint of `workdir`, or from the seed, to the end.
+
+    Args:
+        recipe: network, loss and optimiser.
+        dataset: what is trained and tested on.
+        make_batches: first step -> the batches from there on.
+        validation: evaluated during training in place of the test set; or None.
+        preprocessing: of test pictures too, but for the distortions.
+        cadence: steps, and how often to log, evaluate and save.
+        eval_batch_size: pictures at a time in evaluations.
+        top_k: a prediction is right when the label is among the first `top_k`.
+        seed: of the run.
+        batch_size: of the global batch.
+        mesh: the devices.
+        mode: `jit` or `pmap`.
+        workdir: an open run, see `runs.open_run`.
+
+    Returns:
+        What is written to `final_metrics.json`.
+
+    Raises:
+        InputError: `workdir` is past `cadence.steps`, or holds another network.
+        RunError: a loss or gradient was not finite; the last good state is kept.
+        StopRequestedError: SIGTERM or Ctrl-C; the state has been saved.
+    """
+    state = init_state(
+        recipe.model,
+        recipe.tx,
+        seed=seed,
+        image_shape=preprocessing.output_shape(dataset.image_shape),
+        ema=recipe.ema_decay > 0,
+    )
+    clocks = Clocks()
+    held_out = dataset.test if validation is None else validation
+    split = {"eval/split": "test" if validation is None else "validation"}
+    with (
+        signals.stop_requests() as stop,
+        Checkpoints(workdir / runs.CHECKPOINTS) as checkpoints,
+    ):
+        state = parallel.replicate(state, mesh)
+        restored = checkpoints.restore_latest(state)
+        if restored is not None:
+            state, clocks = restored[0], Clocks(**restored[1])
+        first = int(state.step)
+        _check_start(workdir, first, cadence.steps)
+        runs.drop_metrics_after(workdir / runs.METRICS, first)
+        evaluator = Evaluator(
+            recipe.model,
+            recipe.loss_fn,
+            preprocessing,
+            batch_size=eval_batch_size,
+            top_k=top_k,
+            mesh=mesh,
+            mode=mode,
+            clocks=clocks,
+        )
+        update = Updater(recipe, make_batches(first), mesh, mode, clocks)
+        with writer.Writer(workdir / runs.METRICS) as log:
+            since = (first, clocks.train_seconds)
+            for step in range(first, cadence.steps):
+                logging, done = step % cadence.log_every == 0, step + 1
+                last = done == cadence.steps
+                state, metrics = update(state, fetch=logging)
+                if logging:
+                    _check_finite(metrics, step)
+                    seconds = (clocks.train_seconds - since[1]) / (done - since[0])
+                    since = (done, clocks.train_seconds)
+                    _log_training(log, metrics, step, recipe, seconds, batch_size)
+                # Evaluated first, so that a checkpoint's line is always there.
+                if last or _is_due(done, cadence.eval_every):
+                    _check_finite(metrics, step)
+                    values = _evaluate_all(evaluator, state, held_out, "eval")
+                    log.write(done, values | split)
+                if last or stop or _is_due(done, cadence.checkpoint_every):
+                    _check_finite(metrics, step)
+                    checkpoints.save(done, state, dataclasses.asdict(clocks))
+                if stop.signum is not None and not last:
+                    raise signals.StopRequestedError(stop.signum)
+        tested = _evaluate_all(evaluator, state, dataset.test, "test")
+    return {
+        "dataset": dataset.name,
+        "steps": cadence.steps,
+        "num_params": num_params(state.params),
+        **tested,
+        "train_seconds": clocks.train_seconds,
+        "perf/examples_per_sec": cadence.steps * batch_size / clocks.train_seconds,
+        "compile_seconds": clocks.compile_seconds,
+    }
+
+
+def _check_start(workdir: Path, first: int, steps: int) -> None:
+    if first > steps:
+        raise InputError(
+            f"{workdir} has done {first} steps, got train.steps={steps}; ask for at"
+            " least as many or name another --workdir"
+        )
+    if first:
+        print(f"resuming {workdir} at step {first}", flush=True)
+
+
+def _is_due(done: int, every: int) -> bool:
+    return every > 0 and done % every == 0
+
+
+def _check_finite(metrics: Mapping[str, Any], step: int) -> None:
+    for part in ("cross_entropy", "l2", "grad_norm"):
+        value = float(metrics[part])
+        if not math.isfinite(value):
+            raise RunError(
+                f"{part} is {value} at step {step}; the last good checkpoint is kept:"
+                " lower optim.learning_rate, or look at the data"
+            )
+
+
+def _log_training(
+    log: writer.Writer,
+    metrics: Mapping[str, float],
+    step: int,
+    recipe: Recipe,
+    seconds: float,
+    batch_size: int,
+) -> None:
+    values = {
+        "train/loss": metrics["loss"],
+        "train/cross_entropy": metrics["cross_entropy"],
+        "train/l2": metrics["l2"],
+        "train/accuracy": metrics["accuracy"],
+        "train/learning_rate": float(recipe.schedule(step)),
+        "perf/examples_per_sec": batch_size / seconds,
+        "perf/sec_per_batch": seconds,
+    }
+    log.write(step, values)
+    print(writer.training_line(values, step), flush=True)
+    if recipe.has_dropout:
+        print(f"step {step}, training accuracy {values['train/accuracy']:.2f}")
+
+
+def _evaluate_all(
+    evaluator: Evaluator, state: TrainState, split: Split, prefix: str
+) -> dict[str, Any]:
+    values = summarise(prefix, evaluator(state.params, split))
+    if state.ema_params is not None:
+        averaged = evaluator(state.ema_params, split)
+        values |= summarise(f"{prefix}_ema", averaged)
+    return values

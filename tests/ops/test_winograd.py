@@ -1,0 +1,36 @@
+"""Which convolutions take Winograd's way, and what its transforms are."""
+
+import numpy as np
+import pytest
+
+from cnnjax.ops import winograd
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "kernel_shape", "want"),
+    [
+        ((128, 12, 12, 64), (5, 5, 64, 64), True),
+        ((64, 12, 12, 64), (5, 5, 64, 64), True),
+        ((25, 14, 14, 32), (5, 5, 32, 64), True),
+        ((25, 14, 14, 64), (5, 5, 64, 32), True),
+        # Few channels; another kernel; mostly padding; chunks of one small image.
+        ((128, 24, 24, 3), (5, 5, 3, 64), False),
+        ((128, 12, 12, 64), (3, 3, 64, 64), False),
+        ((128, 6, 5, 64), (5, 5, 64, 64), False),
+        ((61, 12, 12, 64), (5, 5, 64, 64), False),
+        ((0, 12, 12, 64), (5, 5, 64, 64), False),
+    ],
+)
+def test_is_worthwhile(
+    x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], want: bool
+) -> None:
+    assert winograd.is_worthwhile(x_shape, kernel_shape) == want
+
+
+def test_chunks_divide_the_batch() -> None:
+    rng = np.random.default_rng(0)
+    kernel = rng.standard_normal((5, 5, 1, 1)).astype(np.float32)
+    x = rng.standard_normal((6, 8, 4, 1)).astype(np.float32)
+    together = winograd.convolve(x, kernel)
+    alone = [winograd.convolve(image[None], kernel)[0] for image in x]
+    np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,66 @@
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from cnnjax import losses, parallel
+from cnnjax.clocks import Clocks
+from cnnjax.data.augment import Preprocessing
+from cnnjax.data.datasets import Split
+from cnnjax.evaluation import Evaluator, summarise
+
+BATCH = 16
+
+
+class Linear(nn.Module):
+    @nn.compact
+    def __call__(self, images, dropout_keys=None):
+        return nn.Dense(5)(images.reshape(images.shape[0], -1))
+
+
+def evaluator(num_devices: int, mode: str, model: nn.Module, top_k: int = 1):
+    return Evaluator(
+        model,
+        losses.cross_entropy,
+        Preprocessing(0, (), "unit"),
+        batch_size=BATCH,
+        top_k=top_k,
+        mesh=parallel.make_mesh(num_devices),
+        mode=mode,
+        clocks=Clocks(),
+    )
+
+
+@pytest.mark.parametrize("mode", parallel.MODES)
+@pytest.mark.parametrize("num_devices", [1, 8])
+def test_every_picture_counts_once(num_devices: int, mode: str) -> None:
+    model = Linear()
+    rng = np.random.default_rng(0)
+    params = model.init(jax.random.key(0), np.zeros((1, 4, 4, 1), np.float32))["params"]
+    evaluate = evaluator(num_devices, mode, model)
+    params = parallel.replicate(params, parallel.make_mesh(num_devices))
+    for n in (1, BATCH - 1, BATCH, BATCH + 1, 3 * BATCH + 7):
+        images = rng.integers(0, 256, (n, 4, 4, 1), dtype=np.uint8)
+        labels = rng.integers(0, 5, n).astype(np.int32)
+        found = summarise("test", evaluate(params, Split(images, labels)))
+
+        kernel, bias = np.asarray(params["Dense_0"]["kernel"]), 0.0
+        logits = images.reshape(n, -1) / 255 @ kernel + bias
+        log_sum = np.log(np.exp(logits).sum(-1))
+        loss = (log_sum - logits[np.arange(n), labels]).mean()
+        correct = int((logits.argmax(-1) == labels).sum())
+        assert found["test/count"] == n
+        assert found["test/correct"] == correct
+        assert found["test/accuracy"] == correct / n
+        np.testing.assert_allclose(found["test/loss"], loss, rtol=1e-5)
+
+
+def test_a_constant_network_is_never_right() -> None:
+    class Constant(nn.Module):
+        @nn.compact
+        def __call__(self, images, dropout_keys=None):
+            return np.zeros((images.shape[0], 5), np.float32)
+
+    split = Split(np.zeros((20, 4, 4, 1), np.uint8), np.zeros(20, np.int32))
+    assert evaluator(8, "jit", Constant())({}, split).correct == 0
+    assert evaluator(8, "jit", Constant(), top_k=5)({}, split).correct == 20
