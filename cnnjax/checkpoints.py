@@ -7,6 +7,7 @@ step that cannot be read or does not match is moved aside for the one before it.
 
 import hashlib
 import logging
+import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -51,16 +52,24 @@ class Checkpoints:
     next save or when the block ends.
     """
 
-    def __init__(self, directory: Path) -> None:
-        """Opens the folder, making it if need be."""
+    def __init__(self, directory: Path, *, read_only: bool = False) -> None:
+        """Opens the folder, making it if need be.
+
+        Args:
+            directory: of the run's checkpoints.
+            read_only: neither make, clean nor change anything; for another's run.
+        """
         # It reports every save in several lines and every restore as a warning.
         logging.getLogger("absl").setLevel(logging.ERROR)
         self._directory = directory.resolve()
+        self._read_only = read_only
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=ocp.checkpoint_managers.LatestN(KEEP_LATEST),
-                cleanup_tmp_directories=True,
+                cleanup_tmp_directories=not read_only,
+                create=not read_only,
+                read_only=read_only,
             ),
         )
 
@@ -106,7 +115,8 @@ class Checkpoints:
         """Returns the newest good state and what was said about it; None if empty.
 
         A step that cannot be read or whose arrays do not match their digest is renamed
-        to `<step>.corrupt`, with a warning, and the one before it is used.
+        to `<step>.corrupt` (unless `read_only`), with a warning, and the one before it
+        is used.
 
         Args:
             like: a tree of arrays whose structure, shapes, dtypes and shardings the
@@ -125,18 +135,20 @@ class Checkpoints:
             except Exception as error:  # Orbax raises whatever its readers raise.
                 reason = " ".join(str(error).split())[:300]
                 reasons.append(f"{step}: {type(error).__name__}: {reason}")
-                aside = self._directory / f"{step}.corrupt"
-                (self._directory / str(step)).rename(aside)
-                logging.getLogger(__name__).warning(
-                    "checkpoint %s is damaged and was moved to %s", reasons[-1], aside
-                )
-        self._manager.reload()
+                print(f"warning: checkpoint {reasons[-1]}", file=sys.stderr, flush=True)
+                if not self._read_only:
+                    self._move_aside(step)
         if reasons:
             raise RunError(
                 f"no checkpoint in {self._directory} is good ({'; '.join(reasons)});"
                 " restore them from a backup or use another --workdir"
             )
         return None
+
+    def _move_aside(self, step: int) -> None:
+        damaged = self._directory / str(step)
+        damaged.rename(damaged.with_name(f"{step}.corrupt"))
+        self._manager.reload()
 
     def _restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
         read = ocp.args.Composite(meta=ocp.args.JsonRestore())

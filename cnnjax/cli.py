@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -19,13 +18,17 @@ USAGE = """\
 --workdir=DIR           folder of the run [runs/<config>-<date-time>]; one that holds a
                         run of the same configuration goes on with it"""
 
+USAGE_ON_RUN = """\
+--workdir=DIR           folder of a run; it is left as it is
+--config.FIELD=VALUE    in place of the run's own, above all data.name and data.dir"""
+
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_CTRL_C = 0, 1, 2, 130
 
 
 def main(
     run: Callable[[ConfigDict, str], None], *, doc: str, default_config: str
 ) -> None:
-    """Runs a script: parses its flags, calls `run`, and exits with the right code.
+    """Runs a script that trains: parses its flags, calls `run`, and exits.
 
     0 done and `--help`; 2 bad usage, config or input; 1 failed while running; 143 and
     130 stopped by SIGTERM and Ctrl-C. Errors are one line on standard error.
@@ -35,8 +38,58 @@ def main(
         doc: the script's docstring, printed by `--help`.
         default_config: for when `--config` is not given.
     """
+
+    def parse_and_run(argv: Sequence[str]) -> None:
+        values = flags.FlagValues()
+        argv = _with_config_path(argv, default_config)
+        config = config_flags.DEFINE_config_file(
+            "config", flag_values=values, sys_argv=argv
+        )
+        workdir = flags.DEFINE_string("workdir", "", "", flag_values=values)
+        _parse(values, argv)
+        configs.validate(config.value)
+        run(config.value.lock(), workdir.value)
+
+    _exit_with(parse_and_run, f"{doc.strip()}\n\n{USAGE}")
+
+
+def main_on_run(run: Callable[[ConfigDict, Path], None], *, doc: str) -> None:
+    """Runs a script about a run that was trained before, and exits as `main` does.
+
+    Args:
+        run: takes the run's stored configuration, with the fields that were given
+            in place of its own, and its folder.
+        doc: the script's docstring, printed by `--help`.
+    """
+
+    def parse_and_run(argv: Sequence[str]) -> None:
+        # Here and not above: it brings JAX, which --help need not wait for.
+        from cnnjax import inference
+
+        values = flags.FlagValues()
+        workdir = flags.DEFINE_string("workdir", "", "", flag_values=values)
+        named = flags.FlagValues()
+        flags.DEFINE_string("workdir", "", "", flag_values=named)
+        _parse(named, [argv[0], *(a for a in argv if a.startswith("--workdir"))])
+        if not named["workdir"].value:
+            raise InputError("got no --workdir=DIR, need the folder of a run")
+        where = Path(named["workdir"].value)
+        stored = configs.from_stored(inference.stored_config(where))
+        config = config_flags.DEFINE_config_dict("config", stored, flag_values=values)
+        _parse(values, argv)
+        configs.validate(config.value)
+        run(config.value.lock(), Path(workdir.value))
+
+    _exit_with(parse_and_run, f"{doc.strip()}\n\n{USAGE_ON_RUN}")
+
+
+def _exit_with(parse_and_run: Callable[[Sequence[str]], None], usage: str) -> None:
+    code = EXIT_DONE
     try:
-        code = _run(run, sys.argv, doc, default_config)
+        if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(sys.argv):
+            print(usage)
+        else:
+            parse_and_run(sys.argv)
     except InputError as error:
         code = _complain(error, EXIT_BAD_INPUT)
     except (RunError, OSError, MemoryError) as error:
@@ -52,32 +105,9 @@ def _complain(error: object, code: int) -> int:
     return code
 
 
-def _run(
-    run: Callable[[ConfigDict, str], None],
-    argv: Sequence[str],
-    doc: str,
-    default_config: str,
-) -> int:
-    if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(argv):
-        print(f"{doc.strip()}\n\n{USAGE}")
-        return EXIT_DONE
-    values = flags.FlagValues()
-    config = config_flags.DEFINE_config_file("config", flag_values=values)
-    workdir = flags.DEFINE_string("workdir", "", "", flag_values=values)
-    positional = _parse(values, _with_config_path(argv, default_config))
-    if positional:
-        raise InputError(
-            f"got {positional[0]!r}, need --config=FILE, --workdir=DIR or"
-            " --config.FIELD=VALUE"
-        )
-    configs.validate(config.value)
-    run(config.value.lock(), workdir.value)
-    return EXIT_DONE
-
-
-def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
+def _parse(values: flags.FlagValues, argv: Sequence[str]) -> None:
     try:
-        return values(argv)[1:]
+        positional = values(argv)[1:]
     except (AttributeError, KeyError) as error:
         field = str(error).strip("\"'")
         raise InputError(
@@ -86,6 +116,8 @@ def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     except Exception as error:  # The config is a program; it may raise anything.
         message = " ".join(str(error).split())
         raise InputError(f"{type(error).__name__}: {message}; see --help") from error
+    if positional:
+        raise InputError(f"got {positional[0]!r}, need flags only; see --help")
 
 
 def _with_config_path(argv: Sequence[str], default: str) -> list[str]:
@@ -127,8 +159,3 @@ def start_backend() -> None:
 
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
-
-
-def resolved(config: ConfigDict) -> dict[str, Any]:
-    """Returns the configuration as nested plain dictionaries, for JSON."""
-    return config.to_dict()

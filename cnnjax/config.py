@@ -4,7 +4,7 @@ Light on purpose: it imports neither JAX nor TensorFlow, so that `--help` is qui
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -137,6 +137,29 @@ def default_config(model: str) -> ConfigDict:
                 section[part] = ConfigDict()
             section = section[part]
         section[leaf] = field.default
+    return config
+
+
+def from_stored(values: Mapping[str, Any]) -> ConfigDict:
+    """Returns the configuration that a run has stored as JSON.
+
+    Args:
+        values: nested, as `config.to_dict()` was; JSON has no tuples.
+
+    Raises:
+        InputError: it is not a valid configuration.
+    """
+    config = _with_tuples(values)
+    validate(config)
+    return config
+
+
+def _with_tuples(values: Mapping[str, Any]) -> ConfigDict:
+    config = ConfigDict()
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            value = _with_tuples(value)
+        config[name] = tuple(value) if isinstance(value, list) else value
     return config
 
 

@@ -1,8 +1,6 @@
-"""From a configuration to a run: the objects it names, and the checks between them."""
+"""What the scripts do: train and evaluate what a configuration describes."""
 
 import datetime
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,102 +10,16 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from cnnjax import losses, optimizers, parallel, runs, training
+from cnnjax import assembly, inference, manifest, parallel, runs, training
+from cnnjax.clocks import Clocks
 from cnnjax.data import datasets
 from cnnjax.data.augment import Preprocessing
-from cnnjax.data.datasets import Dataset, Split
+from cnnjax.data.datasets import Dataset
 from cnnjax.errors import InputError
-from cnnjax.models import MODELS, cifar, lenet, summary
+from cnnjax.evaluation import Evaluator
+from cnnjax.models import summary
 from cnnjax.reporting import writer
-from cnnjax.step import LossFn
-
-
-def make_model(config: ConfigDict, num_classes: int) -> nn.Module:
-    """Returns the network that `config.model` describes."""
-    options = {k: v for k, v in config.model.items() if k not in ("name", "dtype")}
-    dtype = jnp.dtype(config.model.dtype)
-    return MODELS[config.model.name](num_classes=num_classes, dtype=dtype, **options)
-
-
-def make_loss(config: ConfigDict) -> LossFn:
-    """Returns (logits, labels) -> loss of each example: the network's own."""
-    if config.model.get("variant") == "1998":
-        return partial(lenet.rejection_cross_entropy, j=lenet.REJECTION_J)
-    smoothing = config.optim.label_smoothing
-    return partial(losses.cross_entropy, label_smoothing=smoothing)
-
-
-def make_recipe(config: ConfigDict, num_classes: int) -> training.Recipe:
-    """Returns what is trained and how, from `config.model` and `config.optim`."""
-    optim = config.optim
-    schedule = optimizers.make_schedule(
-        optim.schedule,
-        learning_rate=optim.learning_rate,
-        decay_steps=optim.decay_steps or max(1, config.train.steps),
-        decay_rate=optim.decay_rate,
-        staircase=optim.staircase,
-    )
-    l2 = optim.get("l2", 0.0)
-    tx = optimizers.make_optimizer(
-        optim.name,
-        schedule,
-        momentum=optim.momentum,
-        l2=l2,
-        penalised=cifar.PENALISED,
-    )
-    return training.Recipe(
-        model=make_model(config, num_classes),
-        tx=tx,
-        schedule=schedule,
-        loss_fn=make_loss(config),
-        l2=l2,
-        penalised=cifar.PENALISED,
-        ema_decay=optim.ema_decay,
-        has_dropout=config.model.get("keep_prob", 1.0) < 1.0,
-    )
-
-
-def make_preprocessing(config: ConfigDict) -> Preprocessing:
-    """Returns crop, distortions and normalisation, from `config.data`."""
-    data = config.data
-    return Preprocessing(data.crop, tuple(data.distortions), data.normalise)
-
-
-def load_data(config: ConfigDict, *, default_name: str, fallback: str) -> Dataset:
-    """Returns the data set that `config.data` names, or the embedded `fallback`.
-
-    Raises:
-        InputError: it is missing or bad, or its pictures do not fit the configuration.
-    """
-    data = config.data
-    dataset = datasets.load(
-        source=data.source,
-        name=data.name,
-        directory=data.dir,
-        file=data.file,
-        download=data.download,
-        on_missing=data.on_missing,
-        default_name=default_name,
-        fallback=fallback,
-    )
-    height, width, _ = dataset.image_shape
-    if data.crop > min(height, width):
-        raise InputError(
-            f"got data.crop={data.crop}, need at most {min(height, width)}: the"
-            f" pictures of {dataset.name} are {height}x{width}"
-        )
-    return dataset
-
-
-def choose_mesh(config: ConfigDict) -> Mesh:
-    """Returns the mesh that `config.parallel` asks for; 0 devices: as many as pay."""
-    batch_size, asked = config.train.batch_size, config.parallel.num_devices
-    num_devices = asked or parallel.choose_num_devices(batch_size, jax.device_count())
-    try:
-        parallel.check_divisible(batch_size, num_devices)
-        return parallel.make_mesh(num_devices)
-    except ValueError as error:
-        raise InputError(f"parallel.num_devices={asked}: {error}") from error
+from cnnjax.state import init_state
 
 
 def train(
@@ -131,7 +43,7 @@ def train(
         print(f"{workdir} is finished")
         _print_summary(finished, config.eval.top_k)
         return
-    dataset = load_data(config, default_name=default_name, fallback=fallback)
+    dataset = assembly.load_data(config, default_name=default_name, fallback=fallback)
     note = _embedded_note(config, dataset, default_name)
     if note:
         print(note, flush=True)
@@ -143,27 +55,31 @@ def train(
             f"got train.batch_size={config.train.batch_size}, need at most"
             f" {len(dataset.train.labels)}, the training pictures of {dataset.name}"
         )
-    mesh = choose_mesh(config)
-    recipe = make_recipe(config, dataset.num_classes)
-    preprocessing = make_preprocessing(config)
+    mesh = assembly.choose_mesh(config)
+    recipe = assembly.make_recipe(config, dataset.num_classes)
+    preprocessing = assembly.make_preprocessing(config)
     _print_setup(config, recipe.model, dataset, preprocessing, mesh)
     runs.check_same_data(workdir, dataset.fingerprint, dataset.name)
     with runs.open_run(
-        workdir, config.to_dict(), steps_may_change=_steps_may_change(config)
+        workdir, config.to_dict(), steps_may_change=assembly.steps_may_change(config)
     ):
         runs.write_json(
             workdir / runs.MANIFEST,
-            runs.manifest(
+            manifest.describe(
                 mesh,
                 mode=config.parallel.mode,
-                dataset=dataset.name,
-                fingerprint=dataset.fingerprint,
+                data={
+                    "name": dataset.name,
+                    "version": dataset.version,
+                    "fingerprint": dataset.fingerprint,
+                    "classes": list(dataset.class_names),
+                },
             ),
         )
         final = training.train_and_evaluate(
             recipe,
             dataset,
-            _make_batches(config, dataset.train, preprocessing),
+            assembly.make_batches(config, dataset.train, preprocessing),
             validation=validation,
             preprocessing=preprocessing,
             cadence=training.Cadence(
@@ -186,35 +102,58 @@ def train(
         print(note, flush=True)
 
 
+def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Evaluates a run on the whole test set of the data that `config` names; prints.
+
+    Args:
+        config: the run's, perhaps with other data.
+        workdir: of the run; it is left as it is.
+
+    Returns:
+        `test/accuracy`, `test/correct`, `test/count`, `test/loss`, and the same of
+        `test_ema` where the run keeps an average.
+
+    Raises:
+        InputError: the data have other classes or do not fit; or no checkpoint.
+    """
+    trained_on = runs.read_json(workdir / runs.MANIFEST)["data"]["name"]
+    dataset = assembly.load_data(config, default_name=trained_on, fallback=trained_on)
+    inference.check_same_classes(workdir, dataset.class_names, dataset.name)
+    mesh = assembly.choose_mesh(config)
+    recipe = assembly.make_recipe(config, dataset.num_classes)
+    preprocessing = assembly.make_preprocessing(config)
+    like = init_state(
+        recipe.model,
+        recipe.tx,
+        seed=config.seed,
+        image_shape=preprocessing.output_shape(dataset.image_shape),
+        ema=recipe.ema_decay > 0,
+    )
+    state = inference.restore(workdir, parallel.replicate(like, mesh))
+    evaluator = Evaluator(
+        recipe.model,
+        recipe.loss_fn,
+        preprocessing,
+        batch_size=config.eval.batch_size,
+        top_k=config.eval.top_k,
+        mesh=mesh,
+        mode=config.parallel.mode,
+        clocks=Clocks(),
+    )
+    values = training.evaluate_all(evaluator, state, dataset.test, "test")
+    for prefix in ("test", "test_ema"):
+        if f"{prefix}/accuracy" in values:
+            line = writer.precision_line(
+                values, prefix, dataset.name, config.eval.top_k
+            )
+            print(line)
+    return values
+
+
 def default_workdir(config_name: str) -> Path:
     """Returns `runs/<config>-<date-time>`, in the current folder."""
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     return Path("runs") / f"{config_name}-{now}"
-
-
-def _steps_may_change(config: ConfigDict) -> bool:
-    optim = config.optim
-    return optim.schedule == "constant" or optim.decay_steps > 0
-
-
-def _make_batches(
-    config: ConfigDict, split: Split, preprocessing: Preprocessing
-) -> Callable[[int], training.Batches]:
-    # TensorFlow takes seconds to import, and only this pipeline needs it.
-    from cnnjax.data import tf_pipeline
-
-    def make_batches(first_step: int) -> training.Batches:
-        return tf_pipeline.batches(
-            split,
-            preprocessing,
-            seed=config.seed,
-            batch_size=config.train.batch_size,
-            first_step=first_step,
-            num_steps=config.train.steps,
-            workers=config.data.workers,
-        )
-
-    return make_batches
 
 
 def _embedded_note(config: ConfigDict, dataset: Dataset, default_name: str) -> str:

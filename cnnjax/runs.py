@@ -4,16 +4,10 @@ import fcntl
 import json
 import os
 import platform
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-import jax
-from jax.sharding import Mesh
 
 from cnnjax.errors import InputError
 
@@ -34,19 +28,6 @@ MAY_CHANGE = (
     "data.workers",
 )
 CHANGES_BYTES = "parallel."
-
-PACKAGES = (
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "numpy",
-    "tensorflow-cpu",
-    "tensorflow",
-    "tensorflow-datasets",
-    "cnnjax",
-)
 
 
 @contextmanager
@@ -139,37 +120,6 @@ def finished(workdir: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
     return final if same and final["steps"] == config["train.steps"] else None
 
 
-def manifest(
-    mesh: Mesh, *, mode: str, dataset: str, fingerprint: str
-) -> dict[str, Any]:
-    """Returns what made a run: versions, devices, precision, flags, data and commit."""
-    versions = {name: _version(name) for name in PACKAGES}
-    devices = [str(device.device_kind) for device in mesh.devices.flat]
-    return {
-        "command": ["python", *sys.argv],
-        "versions": {"python": platform.python_version()}
-        | {name: version for name, version in versions.items() if version},
-        "machine": {
-            "system": platform.platform(),
-            "processor": _processor(),
-            "cores": os.cpu_count(),
-        },
-        "devices": {
-            "platform": mesh.devices.flat[0].platform,
-            "kinds": sorted(set(devices)),
-            "count": mesh.size,
-            "mode": mode,
-        },
-        "precision": {
-            "parameters": "float32",
-            "matmul": jax.config.read("jax_default_matmul_precision") or "default",
-        },
-        "flags": {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "")},
-        "data": {"name": dataset, "fingerprint": fingerprint},
-        "commit": _commit(),
-    }
-
-
 def check_same_data(workdir: Path, fingerprint: str, dataset: str) -> None:
     """Raises InputError where `workdir` is of a run on other data."""
     path = workdir / MANIFEST
@@ -237,28 +187,3 @@ def _write_atomically(path: Path, text: str) -> None:
     unfinished = path.with_name(path.name + ".tmp")
     unfinished.write_text(text)
     unfinished.replace(path)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def _commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return found.stdout.strip() or None

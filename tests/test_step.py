@@ -1,6 +1,7 @@
 """One step on any number of devices, under jit and pmap: the same step."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -9,44 +10,55 @@ import numpy as np
 import pytest
 
 from cnnjax import losses, optimizers, parallel, prng
-from cnnjax.data import augment
+from cnnjax.data import augment, datasets, sampling
 from cnnjax.data.augment import Preprocessing
+from cnnjax.data.datasets import Split
 from cnnjax.models import MODELS, cifar
 from cnnjax.state import TrainState, init_state
 from cnnjax.step import make_train_step
 
 BATCH = 64
-CHAPTER = Preprocessing(24, ("crop", "flip", "brightness", "contrast"), "per_image")
-NETWORKS = {"CifarCNN": (24, 24, 3), "SimpleCNN": (28, 28, 1)}
 L2 = 0.004
+CHAPTER = Preprocessing(24, ("crop", "flip", "brightness", "contrast"), "per_image")
+UNIT = Preprocessing(0, (), "unit")
+# Network -> (embedded data set, preprocessing, learning rate): the chapter's recipes.
+RECIPES = {"CifarCNN": ("shapes", CHAPTER, 1e-3), "SimpleCNN": ("digits", UNIT, 1e-4)}
 
 
-def batch_of(step: int, shape: tuple[int, int, int]) -> dict[str, np.ndarray]:
-    """A learnable batch: the class decides where the picture is bright."""
-    rng = np.random.default_rng(step)
-    labels = rng.integers(0, 10, BATCH).astype(np.int32)
-    position = np.arange(BATCH, dtype=np.uint32) + step * BATCH
-    if shape[0] == 24:
-        images = rng.integers(0, 156, (BATCH, 32, 32, 3)).astype(np.uint8)
-        images[np.arange(BATCH), 4 + 2 * labels] += 99
-        key = prng.from_seed(0, prng.DATA)
-        params = augment.draw(key, position, CHAPTER, (32, 32, 3))
-        images = np.asarray(augment.apply(images, params, CHAPTER))
-    else:
-        images = rng.random((BATCH, *shape), np.float32)
-        images[np.arange(BATCH), 2 * labels] += 1
-    mask = np.ones(BATCH, np.float32)
-    return {"image": images, "label": labels, "mask": mask, "position": position}
+@functools.cache
+def pictures(name: str) -> Split:
+    return datasets.load_embedded(RECIPES[name][0]).train
+
+
+def batch_of(step: int, name: str = "CifarCNN") -> dict[str, np.ndarray]:
+    split, how = pictures(name), RECIPES[name][1]
+    positions = range(step * BATCH, (step + 1) * BATCH)
+    index = sampling.example_indices(0, len(split.labels), positions)
+    position = np.array(positions, np.uint32)
+    params = augment.draw(
+        prng.from_seed(0, prng.DATA), position, how, split.images.shape[1:]
+    )
+    return {
+        "image": np.asarray(augment.apply(split.images[index], params, how)),
+        "label": split.labels[index],
+        "mask": np.ones(BATCH, np.float32),
+        "position": position,
+    }
 
 
 def make(name: str):
     model = MODELS[name]()
     rate = optimizers.make_schedule(
-        "constant", learning_rate=1e-3, decay_steps=1, decay_rate=1.0, staircase=False
+        "constant",
+        learning_rate=RECIPES[name][2],
+        decay_steps=1,
+        decay_rate=1.0,
+        staircase=False,
     )
     l2 = L2 if name == "CifarCNN" else 0.0
     tx = optimizers.make_optimizer("adam", rate, l2=l2, penalised=cifar.PENALISED)
-    state = init_state(model, tx, seed=0, image_shape=NETWORKS[name], ema=True)
+    shape = RECIPES[name][1].output_shape(pictures(name).images.shape[1:])
+    state = init_state(model, tx, seed=0, image_shape=shape, ema=True)
     step = make_train_step(
         model,
         tx,
@@ -65,29 +77,31 @@ def run(name: str, num_devices: int, mode: str, num_steps: int):
     compiled = parallel.compile_step(step, mesh, mode, donate=True)
     state, found = parallel.replicate(state, mesh), []
     for number in range(num_steps):
-        batch = batch_of(number, NETWORKS[name])
+        batch = batch_of(number, name)
         state, metrics = compiled(state, parallel.put_batch(batch, mesh, mode))
         found.append(jax.device_get(metrics))
-    assert compiled._cache_size() == 1, "compiled once, whatever the step"
+    if mode == "jit":
+        assert compiled._cache_size() == 1, "compiled once, whatever the step"
     return jax.device_get(state), found
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+@pytest.fixture(scope="module", params=RECIPES)
 def reference(request):
     return request.param, *run(request.param, 1, "jit", 5)
 
 
-@pytest.mark.parametrize(
-    ("num_devices", "mode"),
-    [(2, "jit"), (4, "jit"), (8, "jit"), (1, "pmap"), (8, "pmap")],
-)
+@pytest.mark.parametrize(("num_devices", "mode"), [(2, "jit"), (8, "jit"), (8, "pmap")])
 def test_devices_and_modes_agree(reference, num_devices: int, mode: str) -> None:
     name, state, expected = reference
     other, found = run(name, num_devices, mode, 5)
     for step in range(5):
         for metric in ("loss", "cross_entropy", "l2", "accuracy"):
             np.testing.assert_allclose(
-                found[step][metric], expected[step][metric], atol=1e-5, err_msg=metric
+                found[step][metric],
+                expected[step][metric],
+                rtol=1e-5,
+                atol=1e-7,
+                err_msg=f"{metric} of step {step}",
             )
     np.testing.assert_allclose(
         found[0]["grad_norm"], expected[0]["grad_norm"], rtol=1e-5
@@ -113,7 +127,7 @@ def test_gradients_are_summed_once(num_devices: int) -> None:
         model, tx, loss_fn=losses.cross_entropy, axis_name=parallel.AXIS
     )
     state = init_state(model, tx, seed=0, image_shape=(24, 24, 3))
-    batch = batch_of(0, (24, 24, 3))
+    batch = batch_of(0)
 
     def mean_loss(params):
         logits = model.apply({"params": params}, batch["image"])
@@ -146,7 +160,7 @@ def test_the_mask_leaves_examples_out() -> None:
     )
     sgd = optimizers.make_optimizer("sgd", lambda _: 0.1)
     state = dataclasses.replace(state, opt_state=sgd.init(state.params))
-    batch = batch_of(0, (24, 24, 3))
+    batch = batch_of(0)
     batch["mask"][16:] = 0
     part = {name: values[:16] for name, values in batch.items()}
     masked, metrics = single(state, batch)
@@ -161,7 +175,7 @@ def test_the_mask_leaves_examples_out() -> None:
 def test_the_average_follows_the_parameters() -> None:
     step, state = make("CifarCNN")
     mesh = parallel.make_mesh(1)
-    batch = parallel.put_batch(batch_of(0, (24, 24, 3)), mesh)
+    batch = parallel.put_batch(batch_of(0), mesh)
     after: TrainState
     after, _ = parallel.compile_step(step, mesh)(parallel.replicate(state, mesh), batch)
     decay = 2 / 11  # (1 + step) / (10 + step) after the first update
@@ -187,7 +201,7 @@ def test_dropout_masks_follow_seed_and_position() -> None:
 
     tx = optimizers.make_optimizer("sgd", lambda _: 0.1)
     step = jax.jit(make_train_step(Fed(), tx, loss_fn=losses.cross_entropy))
-    batch = batch_of(0, (28, 28, 1))
+    batch = batch_of(0, "SimpleCNN")
     later = batch | {"position": batch["position"] + BATCH}
 
     def loss(seed: int, fed: dict) -> float:

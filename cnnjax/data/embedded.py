@@ -41,10 +41,10 @@ def shapes() -> EmbeddedData:
 
     Discs, rings, squares, triangles, crosses, stars, stripes, checkerboards, dots and
     targets, of random colour, place, size and angle, on clutter; drawn by `shapes.py`
-    from a fixed seed, the same bytes everywhere. Picture i is of class i % 10. The
-    forms lie in the middle 24x24 and stay what they are when mirrored, so they outlive
-    the distortions of the CIFAR-10 recipe. Accuracy on them says nothing about
-    CIFAR-10.
+    from a fixed seed, the same bytes everywhere. Picture i is of class i % 10. Figures
+    lie mostly in the middle 24x24, textures are everywhere, and mirroring changes no
+    class: they outlive the distortions of the CIFAR-10 recipe. Accuracy on them says
+    nothing about CIFAR-10.
 
     Returns:
         10,000 pictures to train on and 2,000 to test on, uint8 [n, 32, 32, 3].

@@ -5,12 +5,15 @@ from typing import Any
 
 import jax
 import numpy as np
-import tensorflow as tf
 
 from cnnjax import prng
 from cnnjax.data import augment, sampling
 from cnnjax.data.augment import Preprocessing
 from cnnjax.data.datasets import Split
+from cnnjax.data.tensorflow_import import import_tensorflow
+
+tf = import_tensorflow()
+Tensor = Any  # tf.Tensor, which a module imported by name cannot offer as a type
 
 # Draws and permutations are made for this many steps at a time, so that their fixed
 # cost is shared; at 128 a batch that is 2 MB.
@@ -71,7 +74,7 @@ def batches(
     images = tf.constant(split.images)
     labels = tf.constant(split.labels)
 
-    def make_batch(step: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def make_batch(step: dict[str, Tensor]) -> dict[str, Tensor]:
         fields: Any = map(step.get, augment.DistortionParams._fields)
         params = augment.DistortionParams(*fields)
         return {
@@ -98,11 +101,11 @@ def batches(
 
 
 def apply(
-    images: tf.Tensor,
-    index: tf.Tensor,
+    images: Tensor,
+    index: Tensor,
     params: augment.DistortionParams,
     preprocessing: Preprocessing,
-) -> tf.Tensor:
+) -> Tensor:
     """Does what `augment.apply` does, with plain TF operations on the whole batch.
 
     Args:

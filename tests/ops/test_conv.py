@@ -9,16 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnnjax.ops import winograd
 from cnnjax.ops.conv import conv
 
 Arrays = tuple[Any, Any, Any]
 
-CONV2 = ((8, 12, 12, 64), (5, 5, 64, 64), "SAME")
-CASES = [
+CONV2 = ((16, 12, 12, 64), (5, 5, 64, 64), "SAME")
+CONV1 = ((7, 24, 24, 3), (5, 5, 3, 64), "SAME")
+WINOGRAD = [
     CONV2,
     ((25, 14, 14, 32), (5, 5, 32, 64), "SAME"),
     ((12, 11, 15, 33), (5, 5, 33, 40), "SAME"),
-    ((7, 24, 24, 3), (5, 5, 3, 64), "SAME"),
+]
+LIBRARY = [
+    CONV1,
     ((5, 9, 8, 4), (3, 1, 4, 6), "SAME"),
     ((5, 7, 6, 2), (2, 4, 2, 3), "SAME"),
     ((5, 28, 28, 1), (5, 5, 1, 6), "VALID"),
@@ -70,14 +74,22 @@ def assert_close(got: Any, want: Any, tolerance: float) -> None:
         assert error < tolerance * np.linalg.norm(theirs)
 
 
-@pytest.mark.parametrize(("x_shape", "kernel_shape", "padding"), CASES)
-def test_equals_numpy(x_shape: Any, kernel_shape: Any, padding: str) -> None:
-    arrays = inputs(x_shape, kernel_shape, padding)
-    got = jax.jit(conv_and_vjp, static_argnums=3)(*arrays, padding)
-    assert_close(got, numpy_conv_and_vjp(*arrays, padding), 3e-5)
+@pytest.mark.parametrize("case", LIBRARY)
+def test_equals_numpy(case: Any) -> None:
+    arrays = inputs(*case)
+    got = jax.jit(conv_and_vjp, static_argnums=3)(*arrays, case[2])
+    assert_close(got, numpy_conv_and_vjp(*arrays, case[2]), 1e-5)
 
 
-@pytest.mark.parametrize("case", [CONV2, CASES[4]])
+@pytest.mark.parametrize("case", WINOGRAD)
+def test_winograd_equals_numpy(case: Any) -> None:
+    assert winograd.is_worthwhile(*case[:2])
+    arrays = inputs(*case)
+    got = jax.jit(conv_and_vjp)(*arrays)
+    assert_close(got, numpy_conv_and_vjp(*arrays, "SAME"), 1e-5)
+
+
+@pytest.mark.parametrize("case", [CONV2, LIBRARY[1]])
 def test_transformations_change_nothing(case: Any) -> None:
     arrays = [jnp.stack([a, 2 * a, a + 1]) for a in map(jnp.asarray, inputs(*case))]
     run = jax.jit(conv_and_vjp)
@@ -131,7 +143,7 @@ def test_each_platform_gets_its_own_program() -> None:
 
 
 def test_an_unused_gradient_is_not_computed() -> None:
-    x, kernel, _ = inputs(*CASES[3])
+    x, kernel, _ = inputs(*CONV1)
 
     def loss(kernel: jax.Array, x: jax.Array) -> jax.Array:
         return jnp.sum(jnp.sin(conv(x, kernel)))

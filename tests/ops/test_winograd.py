@@ -1,6 +1,5 @@
-"""Which convolutions take Winograd's way, and what its transforms are."""
+"""Which convolutions take Winograd's way; its results: test_conv.py."""
 
-import numpy as np
 import pytest
 
 from cnnjax.ops import winograd
@@ -25,12 +24,3 @@ def test_is_worthwhile(
     x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], want: bool
 ) -> None:
     assert winograd.is_worthwhile(x_shape, kernel_shape) == want
-
-
-def test_chunks_divide_the_batch() -> None:
-    rng = np.random.default_rng(0)
-    kernel = rng.standard_normal((5, 5, 1, 1)).astype(np.float32)
-    x = rng.standard_normal((6, 8, 4, 1)).astype(np.float32)
-    together = winograd.convolve(x, kernel)
-    alone = [winograd.convolve(image[None], kernel)[0] for image in x]
-    np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,140 @@
+"""From a configuration to the objects it names, and the checks between them."""
+
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from cnnjax import losses, optimizers, parallel
+from cnnjax.data import datasets
+from cnnjax.data.augment import Preprocessing
+from cnnjax.data.datasets import Dataset, Split
+from cnnjax.errors import InputError
+from cnnjax.models import MODELS, cifar, lenet
+from cnnjax.step import LossFn
+from cnnjax.updates import Batches, Recipe
+
+
+def make_model(config: ConfigDict, num_classes: int) -> nn.Module:
+    """Returns the network that `config.model` describes."""
+    options = {k: v for k, v in config.model.items() if k not in ("name", "dtype")}
+    dtype = jnp.dtype(config.model.dtype)
+    return MODELS[config.model.name](num_classes=num_classes, dtype=dtype, **options)
+
+
+def make_loss(config: ConfigDict) -> LossFn:
+    """Returns (logits, labels) -> loss of each example: the network's own."""
+    if config.model.get("variant") == "1998":
+        return partial(lenet.rejection_cross_entropy, j=lenet.REJECTION_J)
+    smoothing = config.optim.label_smoothing
+    return partial(losses.cross_entropy, label_smoothing=smoothing)
+
+
+def make_recipe(config: ConfigDict, num_classes: int) -> Recipe:
+    """Returns what is trained and how, from `config.model` and `config.optim`."""
+    optim = config.optim
+    schedule = optimizers.make_schedule(
+        optim.schedule,
+        learning_rate=optim.learning_rate,
+        decay_steps=optim.decay_steps or max(1, config.train.steps),
+        decay_rate=optim.decay_rate,
+        staircase=optim.staircase,
+    )
+    l2 = optim.get("l2", 0.0)
+    tx = optimizers.make_optimizer(
+        optim.name,
+        schedule,
+        momentum=optim.momentum,
+        l2=l2,
+        penalised=cifar.PENALISED,
+    )
+    return Recipe(
+        model=make_model(config, num_classes),
+        tx=tx,
+        schedule=schedule,
+        loss_fn=make_loss(config),
+        l2=l2,
+        penalised=cifar.PENALISED,
+        ema_decay=optim.ema_decay,
+        has_dropout=config.model.get("keep_prob", 1.0) < 1.0,
+    )
+
+
+def make_preprocessing(config: ConfigDict) -> Preprocessing:
+    """Returns crop, distortions and normalisation, from `config.data`."""
+    data = config.data
+    return Preprocessing(data.crop, tuple(data.distortions), data.normalise)
+
+
+def load_data(config: ConfigDict, *, default_name: str, fallback: str) -> Dataset:
+    """Returns the data set that `config.data` names, or the embedded `fallback`.
+
+    Raises:
+        InputError: it is missing or bad, or its pictures do not fit the configuration.
+    """
+    data = config.data
+    dataset = datasets.load(
+        source=data.source,
+        name=data.name,
+        directory=data.dir,
+        file=data.file,
+        download=data.download,
+        on_missing=data.on_missing,
+        default_name=default_name,
+        fallback=fallback,
+    )
+    height, width, _ = dataset.image_shape
+    if data.crop > min(height, width):
+        raise InputError(
+            f"got data.crop={data.crop}, need at most {min(height, width)}: the"
+            f" pictures of {dataset.name} are {height}x{width}"
+        )
+    return dataset
+
+
+def choose_mesh(config: ConfigDict) -> Mesh:
+    """Returns the mesh that `config.parallel` asks for; 0 devices: as many as pay."""
+    batch_size, asked = config.train.batch_size, config.parallel.num_devices
+    num_devices = asked or parallel.choose_num_devices(batch_size, jax.device_count())
+    try:
+        parallel.check_divisible(batch_size, num_devices)
+        return parallel.make_mesh(num_devices)
+    except ValueError as error:
+        raise InputError(f"parallel.num_devices={asked}: {error}") from error
+
+
+def steps_may_change(config: ConfigDict) -> bool:
+    """Returns whether the schedule stays what it is when `train.steps` changes."""
+    optim = config.optim
+    return optim.schedule == "constant" or optim.decay_steps > 0
+
+
+def make_batches(
+    config: ConfigDict, split: Split, preprocessing: Preprocessing
+) -> Callable[[int], Batches]:
+    """Returns the function first step -> the batches from there on.
+
+    Args:
+        config: the seed, `train` and the pipeline's fields of `data`.
+        split: the training pictures.
+        preprocessing: crop, distortions and normalisation.
+    """
+    # TensorFlow takes seconds to import, and only this pipeline needs it.
+    from cnnjax.data import tf_pipeline
+
+    def batches_from(first_step: int) -> Batches:
+        return tf_pipeline.batches(
+            split,
+            preprocessing,
+            seed=config.seed,
+            batch_size=config.train.batch_size,
+            first_step=first_step,
+            num_steps=config.train.steps,
+            workers=config.data.workers,
+        )
+
+    return batches_from

@@ -1,0 +1,29 @@
+"""The network that the chapter's CNN replaces: 784-300-10, Adagrad, 3,000 steps of 100.
+
+python experiments/mnist.py --config=configs/mlp.py
+"""
+
+from ml_collections import ConfigDict
+
+from cnnjax.config import default_config
+
+
+def get_config() -> ConfigDict:
+    """Returns the configuration; values not set here are those of cnnjax/config.py."""
+    config = default_config("MLP")
+    config.seed = 0
+    config.data.name = ""  # MNIST, or scikit-learn's digits
+    config.data.workers = 2  # threads
+    config.data.normalise = "unit"  # pixels in [0, 1]
+
+    config.model.keep_prob = 0.75  # of the hidden layer
+
+    config.optim.name = "adagrad"  # accumulator from 0.1, as TF 1's
+    config.optim.learning_rate = 0.3
+    config.optim.schedule = "constant"
+
+    config.train.steps = 3000
+    config.train.batch_size = 100
+    config.train.log_every = 100  # steps
+    config.train.checkpoint_every = 1000  # steps
+    return config

@@ -1,0 +1,23 @@
+"""Evaluates a run on the whole test set, of its own data or of other data.
+
+python experiments/evaluate.py --workdir=runs/base --config.data.name=cifar10
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from cnnjax import cli
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Prints the precision, with exact counts and the data set's name."""
+    cli.start_backend()
+    # Here and not above, so that --help need not wait for JAX.
+    from cnnjax import experiment
+
+    experiment.evaluate(config, workdir)
+
+
+if __name__ == "__main__":
+    cli.main_on_run(run, doc=__doc__)

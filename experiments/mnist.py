@@ -1,0 +1,26 @@
+"""Trains the chapter's MNIST networks and evaluates them on the whole test set.
+
+python experiments/mnist.py --config=configs/mnist.py
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from cnnjax import cli
+
+DEFAULT_CONFIG = "configs/mnist.py"
+
+
+def run(config: ConfigDict, workdir: str) -> None:
+    """Trains in `workdir`, or in a folder of its own under `runs`."""
+    cli.start_backend()
+    # Here and not above, so that --help need not wait for JAX.
+    from cnnjax import experiment
+
+    where = workdir or experiment.default_workdir(cli.config_name(DEFAULT_CONFIG))
+    experiment.train(config, Path(where), default_name="mnist", fallback="digits")
+
+
+if __name__ == "__main__":
+    cli.main(run, doc=__doc__, default_config=DEFAULT_CONFIG)
