@@ -75,7 +75,9 @@ FIELDS = {
     "data.workers": Field(16, "1 to 256 threads", lambda v: 1 <= v <= 256),
     "data.val_examples": _at_least(0, 0, "training pictures held out"),
     "data.crop": _at_least(0, 0, "pixels; 0 for the whole picture"),
-    "data.distortions": _some_of((), "crop", "flip", "brightness", "contrast"),
+    "data.distortions": _some_of(
+        (), "shift", "rotate", "scale", "crop", "flip", "brightness", "contrast"
+    ),
     "data.normalise": _one_of("per_image", "per_image", "unit"),
     "model.dtype": _one_of("float32", "float32", "bfloat16"),
     "optim.name": _one_of("adam", "adam", "sgd", "momentum", "adagrad"),

@@ -6,6 +6,7 @@ pictures.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -14,15 +15,22 @@ import jax
 import jax.numpy as jnp
 
 from cnnjax import prng
+from cnnjax.data import affine
 
-# In the order in which they are applied (the chapter, section 5.3).
-DISTORTIONS = ("crop", "flip", "brightness", "contrast")
+# In the order in which they are applied; the chapter's (section 5.3) are the last four.
+AFFINE = ("shift", "rotate", "scale")
+DISTORTIONS = (*AFFINE, "crop", "flip", "brightness", "contrast")
 NORMALISATIONS = ("per_image", "unit")
 
 # The chapter, section 5.3: tf.image.random_brightness(max_delta=63) and
 # tf.image.random_contrast(lower=0.2, upper=1.8), on pixels in [0, 255].
 BRIGHTNESS_MAX_DELTA = 63.0
 CONTRAST_RANGE = (0.2, 1.8)
+
+# For digits: what a hand does. Pixels either way, radians either way, a factor.
+SHIFT_MAX = 2.0
+ROTATION_MAX = math.radians(10)
+SCALE_RANGE = (0.9, 1.1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +58,8 @@ class DistortionParams(NamedTuple):
     """What is drawn for each example of a batch.
 
     Attributes:
+        affine: float32 [batch, 2, 3], from (row, column, 1) of the distorted picture
+            to (row, column) of the one it is taken from; None without.
         top: first row of the crop, int32 [batch].
         left: first column of the crop, int32 [batch].
         flip: whether it is mirrored left to right, bool [batch].
@@ -57,6 +67,7 @@ class DistortionParams(NamedTuple):
         contrast: factor about each channel's mean, float32 [batch]; None without.
     """
 
+    affine: jax.Array | None
     top: jax.Array
     left: jax.Array
     flip: jax.Array
@@ -73,9 +84,10 @@ def draw(
 ) -> DistortionParams:
     """Draws the distortions of the examples at `positions`.
 
-    top, left ~ uniform{0 .. side - crop}; flip ~ Bernoulli(1/2);
-    brightness ~ U[-63, 63); contrast ~ U[0.2, 1.8). What is not among the distortions
-    is left out: the crop is then the central one.
+    shift ~ U[-2, 2) pixels along each side; rotate ~ U[-10, 10) degrees and
+    scale ~ U[0.9, 1.1), about the centre; top, left ~ uniform{0 .. side - crop};
+    flip ~ Bernoulli(1/2); brightness ~ U[-63, 63); contrast ~ U[0.2, 1.8). What is not
+    among the distortions is left out: the crop is then the central one.
 
     Args:
         key: the stream `prng.DATA` of the run.
@@ -98,6 +110,17 @@ def draw(
 
     params = central(len(positions), preprocessing, image_shape)
     chosen = preprocessing.distortions
+    if set(AFFINE) & set(chosen):
+        shift = uniform(-SHIFT_MAX, SHIFT_MAX)
+        nothing = jnp.zeros(len(positions))
+        rows = sample("shift_rows", shift) if "shift" in chosen else nothing
+        columns = sample("shift_columns", shift) if "shift" in chosen else nothing
+        rotation = uniform(-ROTATION_MAX, ROTATION_MAX)
+        angle = sample("rotate", rotation) if "rotate" in chosen else nothing
+        scale = uniform(*SCALE_RANGE)
+        zoom = sample("scale", scale) if "scale" in chosen else nothing + 1
+        moves = affine.matrix(rows, columns, angle, zoom, (height, width))
+        params = params._replace(affine=moves)
     if "crop" in chosen:
         params = params._replace(
             top=sample("crop_top", offset(height - crop_height)),
@@ -124,6 +147,7 @@ def central(
     height, width, _ = image_shape
     crop_height, crop_width, _ = preprocessing.output_shape(image_shape)
     return DistortionParams(
+        affine=None,
         top=jnp.full((batch_size,), (height - crop_height) // 2, jnp.int32),
         left=jnp.full((batch_size,), (width - crop_width) // 2, jnp.int32),
         flip=jnp.zeros((batch_size,), bool),
@@ -135,7 +159,9 @@ def central(
 def apply(
     images: jax.Array, params: DistortionParams, preprocessing: Preprocessing
 ) -> jax.Array:
-    """Crops, flips, brightens, contrasts (in this order, unclipped) and normalises.
+    """Moves, crops, flips, brightens, contrasts (in this order) and normalises.
+
+    Nothing is clipped on the way.
 
     Args:
         images: uint8 [batch, height, width, channels].
@@ -146,6 +172,8 @@ def apply(
         float32 [batch, crop, crop, channels].
     """
     height, width, _ = preprocessing.output_shape(images.shape[1:])
+    if params.affine is not None:
+        images = affine.resample(images.astype(jnp.float32), params.affine)
 
     def crop_and_flip(
         image: jax.Array, top: jax.Array, left: jax.Array, flip: jax.Array

@@ -66,7 +66,9 @@ def batches(
             chunk = {"index": indices, "position": drawn}
             chunk |= {k: v for k, v in params._asdict().items() if v is not None}
             yield {
-                name: values[: len(indices)].reshape(steps, batch_size)
+                name: values[: len(indices)].reshape(
+                    steps, batch_size, *values.shape[1:]
+                )
                 for name, values in chunk.items()
             }
 
@@ -86,7 +88,7 @@ def batches(
 
     example = next(chunks())
     signature = {
-        name: tf.TensorSpec((None, batch_size), values.dtype)
+        name: tf.TensorSpec((None, *values.shape[1:]), values.dtype)
         for name, values in example.items()
     }
     dataset = tf.data.Dataset.from_generator(chunks, output_signature=signature)
@@ -118,6 +120,9 @@ def apply(
         float32 [batch, crop, crop, channels].
     """
     shape = tuple(images.shape[1:])
+    if params.affine is not None:
+        images = resample(tf.gather(images, index), params.affine)
+        index = tf.range(tf.shape(index)[0])
     height, width, channels = preprocessing.output_shape(shape)
     # Example, crop and flip are one gather of pixels: 3 bytes each, wherever they are.
     rows = params.top[:, None] + tf.range(height)[None, :]
@@ -140,3 +145,34 @@ def apply(
     mean = tf.reduce_mean(x, axis=(1, 2, 3), keepdims=True)
     std = tf.math.reduce_std(x, axis=(1, 2, 3), keepdims=True)
     return (x - mean) / tf.maximum(std, num_values**-0.5)
+
+
+def resample(images: Tensor, affine: Tensor) -> Tensor:
+    """Does what `augment.resample` does.
+
+    Args:
+        images: uint8 [batch, height, width, channels].
+        affine: float32 [batch, 2, 3].
+
+    Returns:
+        float32 [batch, height, width, channels].
+    """
+    height, width, channels = images.shape[1:]
+    pixels = tf.cast(tf.reshape(images, [-1, height * width, channels]), tf.float32)
+    row, column = np.mgrid[:height, :width].reshape(2, -1).astype(np.float32)
+    source = tf.matmul(affine, np.stack([row, column, np.ones_like(row)])[None])
+    corner = tf.floor(source)
+    beyond = source - corner
+    out = tf.zeros_like(pixels)
+    for down in (0, 1):
+        for right in (0, 1):
+            at_row = tf.cast(corner[:, 0], tf.int32) + down
+            at_column = tf.cast(corner[:, 1], tf.int32) + right
+            inside = (at_row >= 0) & (at_row < height)
+            inside &= (at_column >= 0) & (at_column < width)
+            index = tf.where(inside, at_row * width + at_column, 0)
+            weight = tf.abs(1 - down - beyond[:, 0])
+            weight *= tf.abs(1 - right - beyond[:, 1])
+            weight = tf.where(inside, weight, 0.0)[:, :, None]
+            out += weight * tf.gather(pixels, index, batch_dims=1)
+    return tf.reshape(out, tf.shape(images))

@@ -91,9 +91,11 @@ def test_the_draws_have_the_chapter_s_distributions() -> None:
 
 
 def test_an_example_is_distorted_alike_in_any_batch() -> None:
+    everything = Preprocessing(24, augment.DISTORTIONS, "per_image")
     key = prng.from_seed(7, prng.DATA)
-    whole = augment.draw(key, jnp.arange(32, dtype=jnp.uint32), CHAPTER, (32, 32, 3))
-    part = augment.draw(key, jnp.arange(8, 16, dtype=jnp.uint32), CHAPTER, (32, 32, 3))
+    positions = jnp.arange(32, dtype=jnp.uint32)
+    whole = augment.draw(key, positions, everything, (32, 32, 3))
+    part = augment.draw(key, positions[8:16], everything, (32, 32, 3))
     for a, b in zip(whole, part, strict=True):
         np.testing.assert_array_equal(a[8:16], b)
 
@@ -102,3 +104,25 @@ def test_one_distortion_s_draw_does_not_depend_on_the_others() -> None:
     alone = draw(64, Preprocessing(24, ("flip",), "per_image"))
     np.testing.assert_array_equal(alone.flip, draw(64).flip)
     np.testing.assert_array_equal(alone.top, np.full(64, 4))
+
+
+def test_affine_draws_stay_within_their_ranges() -> None:
+    preprocessing = Preprocessing(0, ("shift", "rotate", "scale"), "unit")
+    affine = np.asarray(draw(5000, preprocessing).affine, np.float64)
+    zoom = 1 / np.hypot(affine[:, 0, 0], affine[:, 1, 0])
+    degrees = np.rad2deg(np.arctan2(affine[:, 1, 0], affine[:, 0, 0]))
+    centre = np.array([15.5, 15.5])
+    turn = affine[:, :, :2]
+    # translation = centre - turn @ (centre + shift)
+    shift = (
+        np.linalg.solve(turn, (centre - affine[:, :, 2])[..., None])[..., 0] - centre
+    )
+    for values, low, high in (
+        (zoom, 0.9, 1.1),
+        (degrees, -10, 10),
+        (shift[:, 0], -2, 2),
+        (shift[:, 1], -2, 2),
+    ):
+        slack = 1e-3 * (high - low)
+        assert low - slack <= values.min() < low + 0.02 * (high - low)
+        assert high - 0.02 * (high - low) < values.max() <= high + slack

@@ -11,6 +11,8 @@ from cnnjax.data.datasets import Split
 
 CHAPTER = Preprocessing(24, ("crop", "flip", "brightness", "contrast"), "per_image")
 MNIST = Preprocessing(0, (), "unit")
+AFFINE = Preprocessing(0, ("shift", "rotate", "scale"), "unit")
+ALL = Preprocessing(24, augment.DISTORTIONS, "per_image")
 STEPS, BATCH = 70, 12  # more steps than a chunk holds, and across epochs
 
 
@@ -34,7 +36,9 @@ def run(split: Split, *, first: int = 0, workers: int = 2, how=CHAPTER) -> list:
     return list(batches)
 
 
-@pytest.mark.parametrize("how", [CHAPTER, MNIST], ids=["chapter", "mnist"])
+@pytest.mark.parametrize(
+    "how", [CHAPTER, MNIST, AFFINE, ALL], ids=["chapter", "mnist", "affine", "all"]
+)
 def test_batches_are_those_that_jax_makes(split: Split, how: Preprocessing) -> None:
     batches = run(split, how=how)
     assert len(batches) == STEPS
