@@ -1,13 +1,18 @@
 """Orbax saves and restores; a digest says whether what came back is what went in.
 
 Orbax writes a step under another name and renames it when it is whole, but does not
-notice a flipped bit. So every step carries the SHA-256 of each of its arrays, and a
-step that cannot be read or does not match is moved aside for the one before it.
+notice a flipped bit. So every step carries the SHA-256 of each of its arrays and of
+what is said about them, and a step that cannot be read or does not match is moved aside
+for the one before it.
 """
 
 import hashlib
+import itertools
+import json
 import logging
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -59,17 +64,24 @@ class Checkpoints:
             directory: of the run's checkpoints.
             read_only: neither make, clean nor change anything; for another's run.
         """
-        # It reports every save in several lines and every restore as a warning.
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        # It reports every save in several lines, every restore as a warning, and every
+        # error with its traceback, though it raises it as well.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._directory = directory.resolve()
         self._read_only = read_only
-        self._manager = ocp.CheckpointManager(
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        return ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=ocp.checkpoint_managers.LatestN(KEEP_LATEST),
-                cleanup_tmp_directories=not read_only,
-                create=not read_only,
-                read_only=read_only,
+                cleanup_tmp_directories=not self._read_only,
+                create=not self._read_only,
+                read_only=self._read_only,
+                # Or it reads metrics, which this project does not save, from whatever
+                # is in the folder, and fails on the first that are no JSON.
+                lightweight_initialize=True,
             ),
         )
 
@@ -82,11 +94,23 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._manager.close()
+        with self._disk_errors():
+            self._manager.close()
+
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # Orbax raises whatever its writers raise.
+            raise RunError(
+                f"a checkpoint could not be written to {self._directory}"
+                f" ({_one_line(error)}); the earlier ones are kept: see to the disk and"
+                " run the same again"
+            ) from error
 
     def steps(self) -> list[int]:
-        """Returns the steps that can be restored, in order."""
-        return sorted(self._manager.all_steps(read=True))
+        """Returns the steps that are saved or being saved, in order."""
+        return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: Any, about: dict[str, Any]) -> None:
         """Saves the state after `step` updates, unless it is there already.
@@ -95,16 +119,22 @@ class Checkpoints:
             step: number of updates done.
             state: a tree of arrays; may be donated as soon as this returns.
             about: whatever is to be known of it, as JSON.
+
+        Raises:
+            RunError: this save or the one before it could not be written, or the folder
+                holds newer steps.
         """
         if step in self.steps():
             return
         meta = {"leaves": describe(state), "digest": digest(state), "about": about}
-        saved = self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
-            ),
-        )
+        with self._disk_errors():
+            saved = self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    meta=ocp.args.JsonSave(meta | {"seal": _seal(meta)}),
+                ),
+            )
         if not saved:
             raise RunError(
                 f"checkpoint {step} was not saved: {self._directory} holds newer steps"
@@ -114,9 +144,9 @@ class Checkpoints:
     def restore_latest(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
         """Returns the newest good state and what was said about it; None if empty.
 
-        A step that cannot be read or whose arrays do not match their digest is renamed
-        to `<step>.corrupt` (unless `read_only`), with a warning, and the one before it
-        is used.
+        A step that cannot be read or does not match its digest is passed over with a
+        warning, and renamed to `<step>.corrupt` (unless `read_only`) once one before it
+        has proved good. If none has, all stay, so that the next start fails as well.
 
         Args:
             like: a tree of arrays whose structure, shapes, dtypes and shardings the
@@ -126,33 +156,40 @@ class Checkpoints:
             InputError: the checkpoint is of another network.
             RunError: there are checkpoints, and none is good.
         """
-        reasons = []
+        reasons: dict[int, str] = {}
         for step in reversed(self.steps()):
             try:
-                return self._restore(step, like)
+                restored = self._restore(step, like)
             except InputError:
                 raise
             except Exception as error:  # Orbax raises whatever its readers raise.
-                reason = " ".join(str(error).split())[:300]
-                reasons.append(f"{step}: {type(error).__name__}: {reason}")
-                print(f"warning: checkpoint {reasons[-1]}", file=sys.stderr, flush=True)
-                if not self._read_only:
-                    self._move_aside(step)
+                reasons[step] = f"{step}: {_one_line(error)}"
+                print(f"warning: checkpoint {reasons[step]}", file=sys.stderr)
+                continue
+            if reasons and not self._read_only:
+                self._move_aside(reasons)
+            return restored
         if reasons:
             raise RunError(
-                f"no checkpoint in {self._directory} is good ({'; '.join(reasons)});"
-                " restore them from a backup or use another --workdir"
+                f"no checkpoint in {self._directory} is good"
+                f" ({'; '.join(reasons.values())}); restore them from a backup or use"
+                " another --workdir"
             )
         return None
 
-    def _move_aside(self, step: int) -> None:
-        damaged = self._directory / str(step)
-        damaged.rename(damaged.with_name(f"{step}.corrupt"))
-        self._manager.reload()
+    def _move_aside(self, steps: Iterable[int]) -> None:
+        with self._disk_errors():
+            self._manager.close()
+            for step in steps:
+                damaged = self._directory / str(step)
+                damaged.rename(_unused(damaged.with_name(f"{step}.corrupt")))
+            self._manager = self._open()
 
     def _restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
         read = ocp.args.Composite(meta=ocp.args.JsonRestore())
         meta = self._manager.restore(step, args=read).meta
+        if meta.pop("seal") != _seal(meta):
+            raise ValueError("what is said about it does not match its SHA-256")
         _check_same_network(f"{self._directory}/{step}", meta["leaves"], describe(like))
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         read = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
@@ -162,6 +199,20 @@ class Checkpoints:
         if wrong:
             raise ValueError(f"{wrong[0]} does not match its SHA-256")
         return state, meta["about"]
+
+
+def _seal(meta: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
+
+
+def _unused(path: Path) -> Path:
+    """Returns `path`, or with -2, -3, ... behind it where there is one already."""
+    others = (path.with_name(f"{path.name}-{n}") for n in itertools.count(2))
+    return next(p for p in itertools.chain([path], others) if not p.exists())
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _check_same_network(

@@ -49,7 +49,7 @@ def check_same_classes(workdir: Path, class_names: tuple[str, ...], name: str) -
         class_names: of the data set at hand, in the order of its labels.
         name: of that data set.
     """
-    trained = runs.read_json(workdir / runs.MANIFEST)["data"]
+    trained = runs.trained_on(workdir)
     if list(class_names) != trained["classes"]:
         raise InputError(
             f"got {name} with the classes {', '.join(class_names)}, need those of"

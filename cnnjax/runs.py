@@ -17,6 +17,7 @@ METRICS = "metrics.jsonl"
 FINAL_METRICS = "final_metrics.json"
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
+UNFINISHED = ".tmp"
 
 # What may differ between a run and its resumption. Devices and mode change the bytes.
 MAY_CHANGE = (
@@ -48,6 +49,7 @@ def open_run(
             is in use by another process.
     """
     try:
+        _check_no_strangers(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
         lock = os.open(workdir / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
@@ -62,6 +64,19 @@ def open_run(
         yield
     finally:
         os.close(lock)
+
+
+def _check_no_strangers(workdir: Path) -> None:
+    if not workdir.is_dir() or (workdir / CONFIG).exists():
+        return
+    # A run that was killed as it began leaves no more than these.
+    ours = (LOCK, f"{CONFIG}{UNFINISHED}")
+    strangers = sorted(p.name for p in workdir.iterdir() if p.name not in ours)
+    if strangers:
+        raise InputError(
+            f"{workdir} is not empty ({strangers[0]}, ...) and holds no {CONFIG}:"
+            " need a new folder or one of an earlier run; name another --workdir"
+        )
 
 
 def _lock(lock: int, workdir: Path) -> None:
@@ -82,12 +97,6 @@ def _check_is_run_of(
 ) -> None:
     path = workdir / CONFIG
     if not path.exists():
-        strangers = [p.name for p in workdir.iterdir() if p.name != LOCK]
-        if strangers:
-            raise InputError(
-                f"{workdir} is not empty ({strangers[0]}, ...) and holds no {CONFIG}:"
-                " need a new folder or one of an earlier run; name another --workdir"
-            )
         return
     refused = []
     stored, asked = flatten(read_json(path)), flatten(config)
@@ -117,15 +126,33 @@ def finished(workdir: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     same = flatten(read_json(workdir / CONFIG)) == config
     final = read_json(workdir / FINAL_METRICS)
-    return final if same and final["steps"] == config["train.steps"] else None
+    return final if same and final.get("steps") == config["train.steps"] else None
+
+
+def trained_on(workdir: Path) -> dict[str, Any]:
+    """Returns what the manifest of a run says of its data.
+
+    Returns:
+        `name`, `version`, `fingerprint`, and `classes` in the order of the labels.
+
+    Raises:
+        InputError: there is no manifest, or it does not say so.
+    """
+    data = read_json(workdir / MANIFEST).get("data")
+    needed = {"name", "version", "fingerprint", "classes"}
+    if not isinstance(data, dict) or not needed <= data.keys():
+        raise InputError(
+            f"{workdir / MANIFEST} lacks {', '.join(sorted(needed))} of its data;"
+            " is this a run's --workdir?"
+        )
+    return data
 
 
 def check_same_data(workdir: Path, fingerprint: str, dataset: str) -> None:
     """Raises InputError where `workdir` is of a run on other data."""
-    path = workdir / MANIFEST
-    if not path.exists():
+    if not (workdir / MANIFEST).exists():
         return
-    data = read_json(path)["data"]
+    data = trained_on(workdir)
     if data["fingerprint"] != fingerprint:
         raise InputError(
             f"{workdir} holds a run on {data['name']}, whose pictures differ from what"
@@ -136,20 +163,20 @@ def check_same_data(workdir: Path, fingerprint: str, dataset: str) -> None:
 def drop_metrics_after(path: Path, step: int) -> None:
     """Cuts `metrics.jsonl` back to what a run that stands at `step` has logged.
 
-    Lines with `train/*` at `step` or later go, as do `eval/*` after `step`, and a last
-    line that a kill cut short.
+    Lines with `train/*` at `step` or later go, as do `eval/*` after `step`, and
+    whatever is no such line: the last one, if a kill cut it short.
     """
     if not path.exists():
         return
     kept = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="replace").splitlines():
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+            evaluated = any(name.startswith("eval") for name in record)
+            if record["step"] < step or (evaluated and record["step"] == step):
+                kept.append(line + "\n")
+        except (ValueError, TypeError, KeyError, AttributeError):
             continue
-        evaluated = any(name.startswith("eval") for name in record)
-        if record["step"] < step or (evaluated and record["step"] == step):
-            kept.append(line + "\n")
     _write_atomically(path, "".join(kept))
 
 
@@ -164,18 +191,21 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def read_json(path: Path) -> Any:
-    """Returns what a JSON file holds.
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns the object that a JSON file holds.
 
     Raises:
-        InputError: it does not exist or is not JSON.
+        InputError: it does not exist or is not one.
     """
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path} cannot be read ({error}); is this a run's --workdir?"
         ) from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds no JSON object; is this a run's --workdir?")
+    return value
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -184,6 +214,6 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def _write_atomically(path: Path, text: str) -> None:
-    unfinished = path.with_name(path.name + ".tmp")
+    unfinished = path.with_name(path.name + UNFINISHED)
     unfinished.write_text(text)
     unfinished.replace(path)

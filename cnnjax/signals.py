@@ -1,13 +1,15 @@
 """SIGTERM and Ctrl-C ask a run to save and stop; a second one kills it."""
 
+import contextlib
+import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
 
 from cnnjax.errors import RunError
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
+STDOUT = 1
 
 
 class StopRequestedError(RunError):
@@ -32,7 +34,7 @@ class StopRequest:
         return self.signum is not None
 
 
-@contextmanager
+@contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:
     """Turns the first SIGTERM or Ctrl-C inside the block into a flag.
 
@@ -45,11 +47,13 @@ def stop_requests() -> Iterator[StopRequest]:
         request.signum = signum
         for stopping in STOPPING:
             signal.signal(stopping, signal.SIG_DFL)
-        print(
-            f"{signal.Signals(signum).name}: saving after the step in flight;"
-            " a second signal kills at once",
-            flush=True,
-        )
+        # Not print: the signal may have come in the middle of one, which would raise.
+        with contextlib.suppress(OSError):
+            os.write(
+                STDOUT,
+                f"{signal.Signals(signum).name}: saving after the step in flight;"
+                " a second signal kills at once\n".encode(),
+            )
 
     found = {signum: signal.signal(signum, ask) for signum in STOPPING}
     try:

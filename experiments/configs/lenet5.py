@@ -29,4 +29,6 @@ def get_config() -> ConfigDict:
     config.train.batch_size = 50
     config.train.log_every = 100  # steps
     config.train.checkpoint_every = 6000  # steps
+    # Too little work to share.
+    config.parallel.num_devices = 1
     return config

@@ -26,4 +26,6 @@ def get_config() -> ConfigDict:
     config.train.batch_size = 100
     config.train.log_every = 100  # steps
     config.train.checkpoint_every = 1000  # steps
+    # Too little work to share.
+    config.parallel.num_devices = 1
     return config

@@ -1,0 +1,156 @@
+"""Runs the scripts on a machine without data, without a network, without a GPU."""
+
+import contextlib
+import io
+import os
+import runpy
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cnnjax
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "experiments"
+
+# Nothing listens there, so whatever is asked of the network is refused at once.
+NO_NETWORK = "http://127.0.0.1:9"
+
+SMALL = (
+    "--config.model.width=0.25",
+    "--config.train.batch_size=16",
+    "--config.train.log_every=1",
+)
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory):
+    """What the scripts find around them, with a cache of compiled programs."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("JAX_", "TFDS_", "XLA_")) and "proxy" not in name.lower()
+    }
+    return kept | {
+        "HOME": str(tmp_path_factory.mktemp("home")),
+        "PYTHONPATH": str(Path(cnnjax.__file__).parents[1]),
+        "http_proxy": NO_NETWORK,
+        "https_proxy": NO_NETWORK,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": "2",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
+@pytest.fixture(scope="session")
+def start(environment):
+    """Returns (script, *flags, cwd) -> the script as a process of its own."""
+    with contextlib.ExitStack() as started:
+
+        def start(script, *flags, cwd):
+            process = subprocess.Popen(
+                [sys.executable, str(SCRIPTS / script), *flags],
+                cwd=cwd,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            started.enter_context(process)
+            started.callback(process.kill)
+            return process
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def call(environment):
+    """Returns (script, *flags) -> the script run in this process, which is quicker."""
+
+    def call(script, *flags, cwd=None):
+        path = str(SCRIPTS / script)
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.raises(SystemExit) as exited,
+        ):
+            # ml_collections loads a config so.
+            warnings.filterwarnings("ignore", "the load_module", DeprecationWarning)
+            patch.delenv("TFDS_DATA_DIR", raising=False)
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", [path, *flags])
+            if cwd is not None:
+                patch.chdir(cwd)
+            runpy.run_path(path, run_name="__main__")
+        code = exited.value.code
+        return subprocess.CompletedProcess(flags, code, out.getvalue(), err.getvalue())
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def small():
+    """Flags that make a run of `configs/base.py` quick."""
+    return SMALL
+
+
+@pytest.fixture(scope="session")
+def make_npz(tmp_path_factory):
+    """Returns (shape=, classes=, **arrays) -> the path of an .npz file of noise."""
+
+    def make_npz(shape=(32, 32, 3), classes=10, **arrays):
+        random = np.random.default_rng(0)
+        file = tmp_path_factory.mktemp("npz") / "noise.npz"
+        for part, count in (("train", 60), ("test", 30)):
+            images = random.integers(0, 256, (count, *shape), np.uint8)
+            labels = np.arange(count, dtype=np.uint8) % classes
+            arrays = {f"x_{part}": images, f"y_{part}": labels} | arrays
+        np.savez(file, **arrays)
+        return file
+
+    return make_npz
+
+
+@pytest.fixture(scope="session")
+def noise(make_npz):
+    """Flags that train on a few pictures of noise, in ten classes."""
+    return ("--config.data.source=npz", f"--config.data.file={make_npz()}")
+
+
+@pytest.fixture(scope="session")
+def snapshot():
+    """Returns folder -> the bytes and the time of everything in it."""
+
+    def snapshot(folder):
+        return {
+            path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+            for path in (folder, *folder.rglob("*"))
+        }
+
+    return snapshot
+
+
+@pytest.fixture(scope="session")
+def embedded_run(start, tmp_path_factory):
+    """The chapter's job where there is nothing, its folder, and what it printed."""
+    cwd = tmp_path_factory.mktemp("cwd")
+    process = start(
+        "cifar10.py",
+        "--config=configs/base.py",
+        "--config.train.steps=4",
+        *SMALL,
+        cwd=cwd,
+    )
+    out, err = process.communicate()
+    (workdir,) = (cwd / "runs").iterdir()
+    return workdir, subprocess.CompletedProcess(
+        process.args, process.returncode, out, err
+    )
