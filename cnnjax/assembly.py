@@ -10,13 +10,15 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cnnjax import losses, optimizers, parallel
+from cnnjax.clocks import Clocks
 from cnnjax.data import datasets
 from cnnjax.data.augment import Preprocessing
 from cnnjax.data.datasets import Dataset, Split
 from cnnjax.errors import InputError
 from cnnjax.models import MODELS, cifar, lenet
+from cnnjax.resident import ResidentUpdate
 from cnnjax.step import LossFn
-from cnnjax.updates import Batches, Recipe
+from cnnjax.updates import Recipe, StreamedUpdate, Update
 
 
 def make_model(config: ConfigDict, num_classes: int) -> nn.Module:
@@ -97,7 +99,11 @@ def load_data(config: ConfigDict, *, default_name: str, fallback: str) -> Datase
 
 
 def choose_mesh(config: ConfigDict) -> Mesh:
-    """Returns the mesh that `config.parallel` asks for; 0 devices: as many as pay."""
+    """Returns the mesh that `config.parallel` asks for; 0 devices: as many as pay.
+
+    Raises:
+        InputError: there are fewer devices, or they do not divide the batch.
+    """
     batch_size, asked = config.train.batch_size, config.parallel.num_devices
     num_devices = asked or parallel.choose_num_devices(batch_size, jax.device_count())
     try:
@@ -113,28 +119,51 @@ def steps_may_change(config: ConfigDict) -> bool:
     return optim.schedule == "constant" or optim.decay_steps > 0
 
 
-def make_batches(
-    config: ConfigDict, split: Split, preprocessing: Preprocessing
-) -> Callable[[int], Batches]:
-    """Returns the function first step -> the batches from there on.
+def make_update(
+    config: ConfigDict,
+    recipe: Recipe,
+    split: Split,
+    preprocessing: Preprocessing,
+    mesh: Mesh,
+) -> Callable[[int, Clocks], Update]:
+    """Returns (first step, clocks) -> what does the updates from there on.
 
     Args:
-        config: the seed, `train` and the pipeline's fields of `data`.
+        config: the seed, `train`, `parallel` and the pipeline's fields of `data`.
+        recipe: network, loss and optimiser.
         split: the training pictures.
         preprocessing: crop, distortions and normalisation.
+        mesh: the devices.
     """
-    # TensorFlow takes seconds to import, and only this pipeline needs it.
-    from cnnjax.data import tf_pipeline
+    train, mode = config.train, config.parallel.mode
 
-    def batches_from(first_step: int) -> Batches:
-        return tf_pipeline.batches(
+    def resident(first_step: int, clocks: Clocks) -> Update:
+        del first_step  # each call names its steps
+        return ResidentUpdate(
+            recipe,
             split,
             preprocessing,
             seed=config.seed,
-            batch_size=config.train.batch_size,
-            first_step=first_step,
-            num_steps=config.train.steps,
-            workers=config.data.workers,
+            batch_size=train.batch_size,
+            steps_per_call=train.steps_per_call,
+            mesh=mesh,
+            mode=mode,
+            clocks=clocks,
         )
 
-    return batches_from
+    def streamed(first_step: int, clocks: Clocks) -> Update:
+        # TensorFlow takes seconds to import, and only this pipeline needs it.
+        from cnnjax.data import tf_pipeline
+
+        batches = tf_pipeline.batches(
+            split,
+            preprocessing,
+            seed=config.seed,
+            batch_size=train.batch_size,
+            first_step=first_step,
+            num_steps=train.steps,
+            workers=config.data.workers,
+        )
+        return StreamedUpdate(recipe, batches, mesh, mode, clocks)
+
+    return resident if config.data.pipeline == "device" else streamed

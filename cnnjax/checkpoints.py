@@ -9,7 +9,6 @@ for the one before it.
 import hashlib
 import itertools
 import json
-import logging
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from cnnjax import orbax_noise
 from cnnjax.errors import InputError, RunError
 
 KEEP_LATEST = 2
@@ -64,9 +64,7 @@ class Checkpoints:
             directory: of the run's checkpoints.
             read_only: neither make, clean nor change anything; for another's run.
         """
-        # It reports every save in several lines, every restore as a warning, and every
-        # error with its traceback, though it raises it as well.
-        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        orbax_noise.keep_quiet()
         self._directory = directory.resolve()
         self._read_only = read_only
         self._manager = self._open()

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from absl import flags
@@ -70,12 +71,16 @@ def main_on_run(run: Callable[[ConfigDict, Path], None], *, doc: str) -> None:
         workdir = flags.DEFINE_string("workdir", "", "", flag_values=values)
         named = flags.FlagValues()
         flags.DEFINE_string("workdir", "", "", flag_values=named)
-        _parse(named, [argv[0], *(a for a in argv if a.startswith("--workdir"))])
+        with _flag_errors():
+            named(argv, known_only=True)
         if not named["workdir"].value:
             raise InputError("got no --workdir=DIR, need the folder of a run")
         where = Path(named["workdir"].value)
         stored = configs.from_stored(inference.stored_config(where))
-        config = config_flags.DEFINE_config_dict("config", stored, flag_values=values)
+        with _flag_errors():  # it looks for the fields that are given already here
+            config = config_flags.DEFINE_config_dict(
+                "config", stored, flag_values=values, sys_argv=argv
+            )
         _parse(values, argv)
         configs.validate(config.value)
         run(config.value.lock(), Path(workdir.value))
@@ -106,8 +111,16 @@ def _complain(error: object, code: int) -> int:
 
 
 def _parse(values: flags.FlagValues, argv: Sequence[str]) -> None:
-    try:
+    with _flag_errors():
         positional = values(argv)[1:]
+    if positional:
+        raise InputError(f"got {positional[0]!r}, need flags only; see --help")
+
+
+@contextmanager
+def _flag_errors() -> Iterator[None]:
+    try:
+        yield
     except (AttributeError, KeyError) as error:
         field = str(error).strip("\"'")
         raise InputError(
@@ -116,8 +129,6 @@ def _parse(values: flags.FlagValues, argv: Sequence[str]) -> None:
     except Exception as error:  # The config is a program; it may raise anything.
         message = " ".join(str(error).split())
         raise InputError(f"{type(error).__name__}: {message}; see --help") from error
-    if positional:
-        raise InputError(f"got {positional[0]!r}, need flags only; see --help")
 
 
 def _with_config_path(argv: Sequence[str], default: str) -> list[str]:

@@ -35,12 +35,12 @@ def _some_of(default: tuple[str, ...], *choices: str) -> Field:
     return Field(
         default,
         f"some of {', '.join(choices)}",
-        lambda v: set(v) <= set(choices) and len(set(v)) == len(v),
+        lambda v: all(part in choices for part in v) and len(set(v)) == len(v),
     )
 
 
 def _at_least(default: float, low: float, unit: str) -> Field:
-    return Field(default, f"at least {low} {unit}", lambda v: v >= low)
+    return Field(default, f"at least {low} {unit}", lambda v: low <= v < float("inf"))
 
 
 def _positive(default: float, unit: str) -> Field:
@@ -71,7 +71,7 @@ FIELDS = {
     "data.file": _text("", "an .npz file, for data.source=npz"),
     "data.download": _flag(True),
     "data.on_missing": _one_of("embedded", "embedded", "error"),
-    "data.pipeline": _one_of("tfdata", "tfdata"),
+    "data.pipeline": _one_of("tfdata", "tfdata", "device"),
     "data.workers": Field(16, "1 to 256 threads", lambda v: 1 <= v <= 256),
     "data.val_examples": _at_least(0, 0, "training pictures held out"),
     "data.crop": _at_least(0, 0, "pixels; 0 for the whole picture"),
@@ -95,6 +95,7 @@ FIELDS = {
     "optim.label_smoothing": _fraction(0.0, "smoothing"),
     "train.steps": _at_least(3000, 1, "steps"),
     "train.batch_size": _at_least(128, 1, "pictures"),
+    "train.steps_per_call": _at_least(1, 1, "steps; more for data.pipeline=device"),
     "train.log_every": _at_least(10, 1, "steps"),
     "train.eval_every": _at_least(0, 0, "steps; 0 for the end only"),
     "train.checkpoint_every": _at_least(1000, 0, "steps; 0 for the end only"),
@@ -159,6 +160,8 @@ def from_stored(values: Mapping[str, Any]) -> ConfigDict:
 def _with_tuples(values: Mapping[str, Any]) -> ConfigDict:
     config = ConfigDict()
     for name, value in values.items():
+        if "." in name:
+            raise InputError(f"a stored configuration has no field {name!r}: it nests")
         if isinstance(value, Mapping):
             value = _with_tuples(value)
         config[name] = tuple(value) if isinstance(value, list) else value
@@ -171,13 +174,13 @@ def validate(config: ConfigDict) -> None:
     What depends on the data or the devices is checked where they are known.
     """
     flat = _flatten(config)
-    if flat.get("model.name") not in MODEL_FIELDS:
+    if flat.get("model.name") not in list(MODEL_FIELDS):
         raise InputError(
             f"got model.name={flat.get('model.name')!r}, need one of"
             f" {', '.join(MODEL_FIELDS)}"
         )
     known = fields(flat["model.name"])
-    for name in flat.keys() ^ known.keys():
+    for name in sorted(flat.keys() ^ known.keys()):
         problem = "has no field" if name in flat else "lacks the field"
         raise InputError(
             f"a configuration of {flat['model.name']} {problem} {name}; the fields are"

@@ -20,6 +20,7 @@ from cnnjax.evaluation import Evaluator
 from cnnjax.models import summary
 from cnnjax.reporting import writer
 from cnnjax.state import init_state
+from cnnjax.updates import Update
 
 
 def train(
@@ -36,9 +37,18 @@ def train(
         workdir: a new folder, or that of a run of the same configuration.
         default_name: of the data set where the configuration names none.
         fallback: the embedded data set for where that one is not to be had.
+
+    Raises:
+        InputError: the data, the devices or `workdir` do not fit `config`.
     """
     stored = runs.flatten(config.to_dict())
-    finished = runs.finished(workdir, stored)
+    try:
+        finished = runs.finished(workdir, stored)
+    except OSError as error:
+        raise InputError(
+            f"got --workdir={workdir}, need a folder that can be written"
+            f" ({error.strerror}); name another"
+        ) from error
     if finished is not None:
         print(f"{workdir} is finished")
         _print_summary(finished, config.eval.top_k)
@@ -60,26 +70,33 @@ def train(
     preprocessing = assembly.make_preprocessing(config)
     _print_setup(config, recipe.model, dataset, preprocessing, mesh)
     runs.check_same_data(workdir, dataset.fingerprint, dataset.name)
+    _check_not_past(workdir, config.train.steps)
+    about = manifest.describe(
+        mesh,
+        mode=config.parallel.mode,
+        data={
+            "name": dataset.name,
+            "version": dataset.version,
+            "fingerprint": dataset.fingerprint,
+            "classes": list(dataset.class_names),
+        },
+    )
+    make_update = assembly.make_update(
+        config, recipe, dataset.train, preprocessing, mesh
+    )
+
+    def start(first_step: int, clocks: Clocks) -> Update:
+        # Only here can the run no longer be refused, and its manifest be replaced.
+        runs.write_json(workdir / runs.MANIFEST, about)
+        return make_update(first_step, clocks)
+
     with runs.open_run(
         workdir, config.to_dict(), steps_may_change=assembly.steps_may_change(config)
     ):
-        runs.write_json(
-            workdir / runs.MANIFEST,
-            manifest.describe(
-                mesh,
-                mode=config.parallel.mode,
-                data={
-                    "name": dataset.name,
-                    "version": dataset.version,
-                    "fingerprint": dataset.fingerprint,
-                    "classes": list(dataset.class_names),
-                },
-            ),
-        )
         final = training.train_and_evaluate(
             recipe,
             dataset,
-            assembly.make_batches(config, dataset.train, preprocessing),
+            start,
             validation=validation,
             preprocessing=preprocessing,
             cadence=training.Cadence(
@@ -116,7 +133,7 @@ def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     Raises:
         InputError: the data have other classes or do not fit; or no checkpoint.
     """
-    trained_on = runs.read_json(workdir / runs.MANIFEST)["data"]["name"]
+    trained_on = runs.trained_on(workdir)["name"]
     dataset = assembly.load_data(config, default_name=trained_on, fallback=trained_on)
     inference.check_same_classes(workdir, dataset.class_names, dataset.name)
     mesh = assembly.choose_mesh(config)
@@ -154,6 +171,17 @@ def default_workdir(config_name: str) -> Path:
     """Returns `runs/<config>-<date-time>`, in the current folder."""
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     return Path("runs") / f"{config_name}-{now}"
+
+
+def _check_not_past(workdir: Path, steps: int) -> None:
+    """Refuses fewer steps than are done, before the run's configuration is replaced."""
+    saved = (workdir / runs.CHECKPOINTS).glob("*")
+    done = max((int(p.name) for p in saved if p.name.isdecimal()), default=0)
+    if done > steps:
+        raise InputError(
+            f"{workdir} has done {done} steps, got train.steps={steps}; ask for at"
+            " least as many or name another --workdir"
+        )
 
 
 def _embedded_note(config: ConfigDict, dataset: Dataset, default_name: str) -> str:

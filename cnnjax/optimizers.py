@@ -34,6 +34,9 @@ def make_schedule(
         decay_steps: in updates, positive.
         decay_rate: the factor reached after `decay_steps`.
         staircase: of the exponential only.
+
+    Raises:
+        ValueError: there is no such schedule.
     """
     match name:
         case "constant":
@@ -70,6 +73,9 @@ def make_optimizer(
         momentum: of "momentum" only, which is Nesterov's; in [0, 1).
         l2: weight of the penalty l2 * sum(w**2) / 2.
         penalised: names of the layers whose kernels are penalised.
+
+    Raises:
+        ValueError: there is no such optimiser.
     """
     match name:
         case "adam":

@@ -85,7 +85,12 @@ def put_batch(
 
 
 def compile_step(
-    step: Callable[[Any, Any], Any], mesh: Mesh, mode: str = "jit", donate: bool = False
+    step: Callable[..., Any],
+    mesh: Mesh,
+    mode: str = "jit",
+    *,
+    donate: bool = False,
+    num_whole: int = 0,
 ) -> Any:
     """Returns `step` mapped over the mesh: first argument whole, second in parts.
 
@@ -94,26 +99,28 @@ def compile_step(
     summing the gradients once more.
 
     Args:
-        step: (state, batch) -> anything, all of it equal on every device.
+        step: (state, batch, ...) -> anything, all of it equal on every device.
         mesh: from `make_mesh`.
         mode: one of `MODES`.
         donate: whether the first argument's memory is given to the result.
+        num_whole: how many more arguments there are, whole on every device.
     """
     donated = (0,) if donate else ()
     if mode == "pmap":
         return jax.pmap(
             step,
             axis_name=AXIS,
-            in_axes=(None, 0),
+            in_axes=(None, 0, *[None] * num_whole),
             out_axes=None,
             donate_argnums=donated,
             devices=list(mesh.devices.flat),
         )
+    whole = PartitionSpec()
     mapped = jax.shard_map(
         step,
         mesh=mesh,
-        in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
-        out_specs=PartitionSpec(),
+        in_specs=(whole, PartitionSpec(AXIS), *[whole] * num_whole),
+        out_specs=whole,
         check_vma=False,
     )
     return jax.jit(mapped, donate_argnums=donated)

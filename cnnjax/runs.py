@@ -22,6 +22,7 @@ UNFINISHED = ".tmp"
 # What may differ between a run and its resumption. Devices and mode change the bytes.
 MAY_CHANGE = (
     "train.steps",
+    "train.steps_per_call",
     "train.log_every",
     "train.eval_every",
     "train.checkpoint_every",

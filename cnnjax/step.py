@@ -13,6 +13,9 @@ from cnnjax import losses, optimizers, prng
 from cnnjax.metrics import Metrics
 from cnnjax.state import TrainState
 
+# What a training step says of its batch.
+METRICS = ("loss", "cross_entropy", "l2", "accuracy", "grad_norm")
+
 Batch = Mapping[str, jax.Array]
 LossFn = Callable[[jax.Array, jax.Array], jax.Array]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
@@ -86,6 +89,48 @@ def make_train_step(
         return state, metrics
 
     return train_step
+
+
+def make_multi_step(
+    train_step: TrainStep,
+    make_batch: Callable[[jax.Array, Batch, jax.Array, jax.Array], Batch],
+) -> Callable[
+    [TrainState, Batch, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]
+]:
+    """Returns the function (state, chunk, data, count) of several updates in a loop.
+
+    The number of updates is an argument, so that one program does one or a hundred:
+    the bytes do not depend on where a run was stopped and resumed.
+
+    Args:
+        train_step: from `make_train_step`.
+        make_batch: (seed, data, index, position) -> this device's part of a batch.
+
+    Returns:
+        A pure function. `chunk` holds index int32 and position uint32,
+        [batch, capacity]; `data` is what `make_batch` takes; `count` is int32 [], at
+        most the capacity. Its metrics are those of `train_step`, [capacity], with zeros
+        after the first `count`.
+    """
+
+    def multi_step(
+        state: TrainState, chunk: Batch, data: Batch, count: jax.Array
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        def one(
+            i: jax.Array, carry: tuple[TrainState, dict[str, jax.Array]]
+        ) -> tuple[TrainState, dict[str, jax.Array]]:
+            state, history = carry
+            index, position = chunk["index"][:, i], chunk["position"][:, i]
+            batch = make_batch(state.seed, data, index, position)
+            state, metrics = train_step(state, batch)
+            kept = {k: history[k].at[i].set(v) for k, v in metrics.items()}
+            return state, kept
+
+        capacity = chunk["index"].shape[1]
+        history = {name: jnp.zeros(capacity) for name in METRICS}
+        return jax.lax.fori_loop(0, count, one, (state, history))
+
+    return multi_step
 
 
 def make_eval_step(

@@ -2,10 +2,11 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jax.sharding import Mesh
 
 from cnnjax import parallel, runs, signals
@@ -17,7 +18,7 @@ from cnnjax.errors import InputError, RunError
 from cnnjax.evaluation import Evaluator, summarise
 from cnnjax.reporting import writer
 from cnnjax.state import TrainState, init_state, num_params
-from cnnjax.updates import Batches, Recipe, Updater
+from cnnjax.updates import Recipe, Update
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Cadence:
 def train_and_evaluate(
     recipe: Recipe,
     dataset: Dataset,
-    make_batches: Callable[[int], Batches],
+    make_update: Callable[[int, Clocks], Update],
     *,
     validation: Split | None,
     preprocessing: Preprocessing,
@@ -51,7 +52,7 @@ def train_and_evaluate(
     Args:
         recipe: network, loss and optimiser.
         dataset: what is trained and tested on.
-        make_batches: first step -> the batches from there on.
+        make_update: (first step, clocks) -> what does the updates from there on.
         validation: evaluated during training in place of the test set; or None.
         preprocessing: of test pictures too, but for the distortions.
         cadence: steps, and how often to log, evaluate and save.
@@ -102,25 +103,34 @@ def train_and_evaluate(
             mode=mode,
             clocks=clocks,
         )
-        update = Updater(recipe, make_batches(first), mesh, mode, clocks)
+        update = make_update(first, clocks)
         with writer.Writer(workdir / runs.METRICS) as log:
             since = (first, clocks.train_seconds)
-            for step in range(first, cadence.steps):
-                logging, done = step % cadence.log_every == 0, step + 1
-                last = done == cadence.steps
-                state, metrics = update(state, fetch=logging)
-                if logging:
-                    _check_finite(metrics, step)
+            for steps in calls(
+                first,
+                cadence,
+                update.steps_per_call,
+                split_at_logs=recipe.has_dropout,
+            ):
+                logged = [step for step in steps if step % cadence.log_every == 0]
+                done, last = steps.stop, steps.stop == cadence.steps
+                state, metrics = update(state, steps, fetch=bool(logged))
+                if logged:
                     seconds = (clocks.train_seconds - since[1]) / (done - since[0])
                     since = (done, clocks.train_seconds)
-                    _log_training(log, metrics, step, recipe, seconds, batch_size)
+                for step in logged:
+                    values = _of_step(metrics, step - steps.start)
+                    _check_finite(values, step)
+                    _log_training(log, values, step, recipe, seconds, batch_size)
+                due = last or _is_due(done, cadence.eval_every)
+                saving = last or stop or _is_due(done, cadence.checkpoint_every)
+                if due or saving:
+                    _check_finite(_of_step(metrics, len(steps) - 1), done - 1)
                 # Evaluated first, so that a checkpoint's line is always there.
-                if last or _is_due(done, cadence.eval_every):
-                    _check_finite(metrics, step)
-                    values = evaluate_all(evaluator, state, held_out, "eval")
-                    log.write(done, values | split)
-                if last or stop or _is_due(done, cadence.checkpoint_every):
-                    _check_finite(metrics, step)
+                if due:
+                    evaluated = evaluate_all(evaluator, state, held_out, "eval")
+                    log.write(done, evaluated | split)
+                if saving:
                     checkpoints.save(done, state, dataclasses.asdict(clocks))
                 if stop.signum is not None and not last:
                     raise signals.StopRequestedError(stop.signum)
@@ -146,17 +156,39 @@ def _check_start(workdir: Path, first: int, steps: int) -> None:
         print(f"resuming {workdir} at step {first}", flush=True)
 
 
+def calls(
+    first: int, cadence: Cadence, steps_per_call: int, *, split_at_logs: bool
+) -> Iterator[range]:
+    """Yields the steps of each call, from `first` to the end of the run.
+
+    A call ends where something is due: an evaluation, a checkpoint, a line that takes
+    the parameters as they were before its step. It also ends at the multiples of
+    `steps_per_call`, so that a resumed run makes the same calls.
+    """
+    periods = [steps_per_call, cadence.eval_every, cadence.checkpoint_every]
+    if split_at_logs:
+        periods.append(cadence.log_every)
+    while first < cadence.steps:
+        ends = [(first // every + 1) * every for every in periods if every]
+        end = min(cadence.steps, *ends)
+        yield range(first, end)
+        first = end
+
+
+def _of_step(metrics: Mapping[str, Any], i: int) -> dict[str, float]:
+    return {name: float(np.ravel(values)[i]) for name, values in metrics.items()}
+
+
 def _is_due(done: int, every: int) -> bool:
     return every > 0 and done % every == 0
 
 
-def _check_finite(metrics: Mapping[str, Any], step: int) -> None:
+def _check_finite(metrics: Mapping[str, float], step: int) -> None:
     for part in ("cross_entropy", "l2", "grad_norm"):
-        value = float(metrics[part])
-        if not math.isfinite(value):
+        if not math.isfinite(metrics[part]):
             raise RunError(
-                f"{part} is {value} at step {step}; the last good checkpoint is kept:"
-                " lower optim.learning_rate, or look at the data"
+                f"{part} is {metrics[part]} at step {step}; the last good checkpoint"
+                " is kept: lower optim.learning_rate, or look at the data"
             )
 
 

@@ -1,8 +1,8 @@
-"""What is trained and how, and the feeding of batches to the compiled step."""
+"""What is trained and how, and the feeding of the compiled step."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -12,8 +12,9 @@ from jax.sharding import Mesh
 
 from cnnjax import parallel
 from cnnjax.clocks import Clocks
+from cnnjax.metrics import Metrics
 from cnnjax.state import TrainState
-from cnnjax.step import LossFn, make_eval_step, make_train_step
+from cnnjax.step import LossFn, TrainStep, make_eval_step, make_train_step
 
 Batches = Iterator[dict[str, np.ndarray]]
 
@@ -43,62 +44,104 @@ class Recipe:
     has_dropout: bool
 
 
-class Updater:
-    """Feeds batches to the compiled training step, and keeps time."""
+class Update(Protocol):
+    """Does the next updates of a run, `steps_per_call` at most."""
+
+    steps_per_call: int
+
+    def __call__(
+        self, state: TrainState, steps: range, *, fetch: bool
+    ) -> tuple[TrainState, dict[str, Any]]:
+        """Returns the state after `steps`, and the metrics of each.
+
+        They are arrays [len(steps)], or numbers where that is one. With `fetch` they
+        are on the host, and the first accuracy is that with dropout off, as the chapter
+        prints it.
+        """
+
+
+class StreamedUpdate:
+    """One update at a time, of batches that come from the host."""
+
+    steps_per_call = 1
 
     def __init__(
         self, recipe: Recipe, batches: Batches, mesh: Mesh, mode: str, clocks: Clocks
     ) -> None:
-        """Compiles nothing yet: that takes the first batch."""
-        self._recipe, self._batches, self._clocks = recipe, batches, clocks
-        self._mesh, self._mode = mesh, mode
-        # On CPU a step that starts before the last one's all-reduce has met can take
-        # the thread that it waits for: a deadlock. Waiting costs nothing there.
-        self._wait = mesh.devices.flat[0].platform == "cpu"
+        """Compiles nothing yet: that takes the first batch.
+
+        Args:
+            recipe: network, loss and optimiser.
+            batches: from the first step on.
+            mesh: the devices.
+            mode: `jit` or `pmap`.
+            clocks: where the time goes.
+        """
+        self._batches, self._mesh, self._mode = batches, mesh, mode
+        self._clocks = clocks
+        self._mapped = parallel.compile_step(
+            train_step_of(recipe), mesh, mode, donate=True
+        )
+        self._mapped_eval = None
+        if recipe.has_dropout:
+            eval_step = make_eval_step(
+                recipe.model, loss_fn=recipe.loss_fn, axis_name=parallel.AXIS
+            )
+            self._mapped_eval = parallel.compile_step(eval_step, mesh, mode)
         self._train_step: Any = None
         self._eval_step: Any = None
 
     def __call__(
-        self, state: TrainState, *, fetch: bool
+        self, state: TrainState, steps: range, *, fetch: bool
     ) -> tuple[TrainState, dict[str, Any]]:
-        """Returns the state after one more update, and the metrics of its batch.
-
-        With `fetch` they are numbers on the host, and the accuracy is that with dropout
-        off, as the chapter prints it.
-        """
+        """See `Update`; `steps` is one step."""
         with self._clocks.training():
             batch = parallel.put_batch(next(self._batches), self._mesh, self._mode)
         if self._train_step is None:
-            self._compile(state, batch)
+            self._train_step = self._clocks.compile(self._mapped, state, batch)
+            if self._mapped_eval is not None:
+                self._eval_step = self._clocks.compile(
+                    self._mapped_eval, state.params, batch
+                )
         clean = None
         if fetch and self._eval_step is not None:
             clean = jax.device_get(self._eval_step(state.params, batch))
         with self._clocks.training():
             state, metrics = self._train_step(state, batch)
-            if fetch:
-                metrics = {k: float(v) for k, v in jax.device_get(metrics).items()}
-            elif self._wait:
-                jax.block_until_ready(metrics)
-        if clean is not None:
-            metrics["accuracy"] = float(clean.correct / clean.count)
-        return state, metrics
+            metrics = settle(metrics, self._mesh, fetch)
+        return state, with_clean_accuracy(metrics, clean)
 
-    def _compile(self, state: TrainState, batch: Mapping[str, jax.Array]) -> None:
-        recipe = self._recipe
-        train_step = make_train_step(
-            recipe.model,
-            recipe.tx,
-            loss_fn=recipe.loss_fn,
-            l2=recipe.l2,
-            penalised=recipe.penalised,
-            ema_decay=recipe.ema_decay,
-            axis_name=parallel.AXIS,
-        )
-        mapped = parallel.compile_step(train_step, self._mesh, self._mode, donate=True)
-        self._train_step = self._clocks.compile(mapped, state, batch)
-        if recipe.has_dropout:
-            eval_step = make_eval_step(
-                recipe.model, loss_fn=recipe.loss_fn, axis_name=parallel.AXIS
-            )
-            mapped = parallel.compile_step(eval_step, self._mesh, self._mode)
-            self._eval_step = self._clocks.compile(mapped, state.params, batch)
+
+def train_step_of(recipe: Recipe) -> TrainStep:
+    """Returns the training step of a recipe, for one device of a mesh."""
+    return make_train_step(
+        recipe.model,
+        recipe.tx,
+        loss_fn=recipe.loss_fn,
+        l2=recipe.l2,
+        penalised=recipe.penalised,
+        ema_decay=recipe.ema_decay,
+        axis_name=parallel.AXIS,
+    )
+
+
+def settle(metrics: dict[str, jax.Array], mesh: Mesh, fetch: bool) -> dict[str, Any]:
+    """Returns the metrics, on the host with `fetch`; waits for them on a CPU."""
+    if fetch:
+        return jax.device_get(metrics)
+    # On CPU a step that starts before the last one's all-reduce has met can take the
+    # thread that it waits for: a deadlock. Waiting costs nothing there.
+    if mesh.devices.flat[0].platform == "cpu":
+        jax.block_until_ready(metrics)
+    return metrics
+
+
+def with_clean_accuracy(
+    metrics: dict[str, Any], clean: Metrics | None
+) -> dict[str, Any]:
+    """Returns the metrics, the first accuracy replaced by that of `clean`, if any."""
+    if clean is None:
+        return metrics
+    accuracy = np.array(metrics["accuracy"]).reshape(-1)
+    accuracy[0] = clean.correct / clean.count
+    return metrics | {"accuracy": accuracy}

@@ -1,5 +1,6 @@
 """What comes back is what went in, or it is noticed: damage of every kind, by hand."""
 
+import dataclasses
 import json
 import os
 import resource
@@ -35,9 +36,16 @@ class Net(nn.Module):
 
 
 def new_state(seed: int = 0, *, hidden: int = 50, ema: bool = False) -> TrainState:
-    """A state with random weights, hardly compressible, as real ones are."""
+    """A state of random numbers, hardly compressible, as real ones are."""
     tx = optimizers.make_optimizer("adam", lambda _: 1e-3)
-    return init_state(Net(hidden), tx, seed=seed, image_shape=(8, 8, 1), ema=ema)
+    shapes = jax.eval_shape(
+        lambda: init_state(Net(hidden), tx, seed=0, image_shape=(8, 8, 1), ema=ema)
+    )
+    draw = np.random.default_rng(seed)
+    state = jax.tree.map(
+        lambda leaf: jnp.asarray(draw.normal(size=leaf.shape), leaf.dtype), shapes
+    )
+    return dataclasses.replace(state, seed=jnp.uint32(seed))
 
 
 def save(directory: Path, *steps: int) -> None:
@@ -144,7 +152,7 @@ def test_a_step_is_saved_once(tmp_path: Path) -> None:
 
 def test_a_state_may_be_donated_as_soon_as_it_is_saved(tmp_path: Path) -> None:
     overwrite = jax.jit(
-        lambda state: jax.tree.map(jnp.zeros_like, state), donate_argnums=0
+        lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0
     )
     for num_devices in (1, 8):
         mesh = parallel.make_mesh(num_devices)
@@ -152,7 +160,6 @@ def test_a_state_may_be_donated_as_soon_as_it_is_saved(tmp_path: Path) -> None:
         with Checkpoints(tmp_path) as checkpoints:
             checkpoints.save(num_devices, state, ABOUT)
             jax.block_until_ready(overwrite(state))
-            assert state.params["logits"]["kernel"].is_deleted()
         assert seed_restored(tmp_path) == num_devices
 
 
@@ -238,10 +245,11 @@ def test_damage_is_noticed_and_the_step_before_used(
     assert seed_restored(two) == 1
     assert names(two) == ["1", "2.corrupt"]
     assert listing(two / "2.corrupt") == damaged
-    first, second = capfd.readouterr().err.splitlines()
-    assert first == second
-    assert first.startswith("warning: checkpoint 2: ")
-    assert reason in first
+    warnings = capfd.readouterr().err.splitlines()
+    assert len(warnings) == 2, "one a restore, and not a word more"
+    for warning in warnings:
+        assert warning.startswith("warning: checkpoint 2: ")
+        assert reason in warning
 
 
 def test_a_step_that_was_moved_aside_can_be_saved_again(two: Path) -> None:
@@ -296,8 +304,8 @@ def test_strangers_are_passed_over(two: Path) -> None:
         ),
         (
             # Orbax would cast.
-            lambda: jax.tree.map(lambda x: x.astype(jnp.bfloat16), new_state()),
-            "float32 .* need bfloat16",
+            lambda: dataclasses.replace(new_state(), step=jnp.int16(0)),
+            r"\.step int32 \[\], need int16 \[\]",
         ),
     ],
 )
@@ -313,29 +321,31 @@ def test_another_network(
     assert listing(two) == before
 
 
-def test_an_exit_right_after_a_save_leaves_the_earlier_steps(two: Path) -> None:
-    """A killed process leaves a step that is whole, or none; the rest is cleaned."""
-    program = """
+@pytest.mark.parametrize(("how", "code"), [("os._exit", 9), ("sys.exit", 3)])
+def test_an_exit_right_after_a_save(tmp_path: Path, how: str, code: int) -> None:
+    """A kill leaves the step whole or not at all; an exit waits for it."""
+    program = f"""
 import os, sys
 from pathlib import Path
-import jax, jax.numpy as jnp
+import numpy as np
 from cnnjax.checkpoints import Checkpoints
 
-checkpoints = Checkpoints(Path(sys.argv[1]))
-large = {"x": jax.random.normal(jax.random.key(0), (2000, 2000))}
-checkpoints.save(int(sys.argv[2]), large, {})
-if sys.argv[3] == "kill":
-    os._exit(9)
-sys.exit(3)
+with Checkpoints(Path(sys.argv[1])) as checkpoints:
+    for step in (1, 2, 3):
+        checkpoints.save(step, {{"x": np.full((2000, 2000), step)}}, {{}})
+    {how}({code})
 """
-    for step, how, code in ((8, "kill", 9), (9, "exit", 3)):
-        command = [sys.executable, "-c", program, str(two), str(step), how]
-        done = subprocess.run(command, check=False, capture_output=True)
-        assert done.returncode == code, done.stderr
-        # Had it been written whole, it would be another network's.
-        shutil.rmtree(two / str(step), ignore_errors=True)
-        assert seed_restored(two) == 2
-        assert names(two) == ["1", "2"]
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, check=False, capture_output=True, timeout=60)
+    assert done.returncode == code, done.stderr
+    with Checkpoints(tmp_path) as checkpoints:
+        steps = checkpoints.steps()
+        restored = checkpoints.restore_latest({"x": np.zeros((2000, 2000), int)})
+    assert restored is not None
+    possible = [[2, 3]] if how == "sys.exit" else [[2, 3], [1, 2]]
+    assert steps in possible
+    np.testing.assert_array_equal(restored[0]["x"], steps[-1])
+    assert names(tmp_path) == [str(step) for step in steps], "no remains"
 
 
 @pytest.fixture
@@ -351,13 +361,11 @@ def full_disk():
 
 
 def test_a_full_disk_is_told_by_the_next_save(two: Path, full_disk) -> None:
-    with (
-        pytest.raises(RunError, match=r"could not be written to .* earlier ones are"),
-        Checkpoints(two) as checkpoints,
-    ):
+    message = "could not be written to .* earlier ones are kept"
+    with Checkpoints(two) as checkpoints:
         full_disk(True)
         checkpoints.save(3, new_state(3), ABOUT)
-        with pytest.raises(RunError, match="could not be written"):
+        with pytest.raises(RunError, match=message):
             checkpoints.save(4, new_state(4), ABOUT)
         full_disk(False)
     assert seed_restored(two) == 2
@@ -371,5 +379,5 @@ def test_a_full_disk_is_told_at_the_end(two: Path, full_disk, capfd) -> None:
         full_disk(True)
         checkpoints.save(3, new_state(3), ABOUT)
     full_disk(False)
-    assert "Traceback" not in capfd.readouterr().err
+    assert capfd.readouterr().err == ""
     assert seed_restored(two) == 2

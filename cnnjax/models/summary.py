@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from cnnjax.models.layers import Conv
-from cnnjax.state import num_params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +51,8 @@ def layers(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
             if isinstance(module, Conv):
                 cost *= math.prod(module.output_size(args[0].shape[1:3]))
             shape = tuple(out.shape[1:])
-            found.append(Layer(str(module.name), shape, num_params(weights), cost))
+            size = sum(leaf.size for leaf in jax.tree.leaves(weights))
+            found.append(Layer(str(module.name), shape, size, cost))
         return out
 
     def forward(images: jax.Array) -> Any:

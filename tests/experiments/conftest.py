@@ -19,12 +19,6 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "experiments"
 # Nothing listens there, so whatever is asked of the network is refused at once.
 NO_NETWORK = "http://127.0.0.1:9"
 
-SMALL = (
-    "--config.model.width=0.25",
-    "--config.train.batch_size=16",
-    "--config.train.log_every=1",
-)
-
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory):
@@ -32,7 +26,8 @@ def environment(tmp_path_factory):
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("JAX_", "TFDS_", "XLA_")) and "proxy" not in name.lower()
+        if not name.startswith(("JAX_", "TFDS_", "XLA_"))
+        and "proxy" not in name.lower()
     }
     return kept | {
         "HOME": str(tmp_path_factory.mktemp("home")),
@@ -44,6 +39,12 @@ def environment(tmp_path_factory):
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
         "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
+
+
+@pytest.fixture(scope="session")
+def scripts():
+    """The folder of the scripts."""
+    return SCRIPTS
 
 
 @pytest.fixture(scope="session")
@@ -81,8 +82,9 @@ def call(environment):
             contextlib.redirect_stderr(err),
             pytest.raises(SystemExit) as exited,
         ):
-            # ml_collections loads a config so.
+            # ml_collections loads a config so, over the one before it.
             warnings.filterwarnings("ignore", "the load_module", DeprecationWarning)
+            patch.delitem(sys.modules, "config_config", raising=False)
             patch.delenv("TFDS_DATA_DIR", raising=False)
             for name, value in environment.items():
                 patch.setenv(name, value)
@@ -94,12 +96,6 @@ def call(environment):
         return subprocess.CompletedProcess(flags, code, out.getvalue(), err.getvalue())
 
     return call
-
-
-@pytest.fixture(scope="session")
-def small():
-    """Flags that make a run of `configs/base.py` quick."""
-    return SMALL
 
 
 @pytest.fixture(scope="session")
@@ -120,37 +116,11 @@ def make_npz(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def noise(make_npz):
-    """Flags that train on a few pictures of noise, in ten classes."""
-    return ("--config.data.source=npz", f"--config.data.file={make_npz()}")
-
-
-@pytest.fixture(scope="session")
 def snapshot():
-    """Returns folder -> the bytes and the time of everything in it."""
+    """Returns folder -> the bytes of every file in it but the lock, by path."""
 
     def snapshot(folder):
-        return {
-            path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
-            for path in (folder, *folder.rglob("*"))
-        }
+        files = (path for path in folder.rglob("*") if path.is_file())
+        return {path: path.read_bytes() for path in files if path.name != ".lock"}
 
     return snapshot
-
-
-@pytest.fixture(scope="session")
-def embedded_run(start, tmp_path_factory):
-    """The chapter's job where there is nothing, its folder, and what it printed."""
-    cwd = tmp_path_factory.mktemp("cwd")
-    process = start(
-        "cifar10.py",
-        "--config=configs/base.py",
-        "--config.train.steps=4",
-        *SMALL,
-        cwd=cwd,
-    )
-    out, err = process.communicate()
-    (workdir,) = (cwd / "runs").iterdir()
-    return workdir, subprocess.CompletedProcess(
-        process.args, process.returncode, out, err
-    )

@@ -1,0 +1,251 @@
+"""Bad input is one line and exit code 2, and nothing is written or lost."""
+
+import pickle
+import re
+import subprocess
+
+import numpy as np
+import pytest
+
+from cnnjax.data.tensorflow_import import import_tensorflow
+
+CONFIG = """
+from cnnjax.config import default_config
+def get_config():
+    config = default_config("CifarCNN")
+    {change}
+    return config
+"""
+
+
+def write_tfds(root, name, features, **arrays):
+    """Prepares a TFDS set of one example a split."""
+    tf = import_tensorflow()
+    import tensorflow_datasets as tfds
+
+    examples = tf.data.Dataset.from_tensors(arrays)
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name,
+        "1.0.0",
+        data_dir=root,
+        features=tfds.features.FeaturesDict(features(tfds.features)),
+        split_datasets={"train": examples, "test": examples},
+    )
+
+
+@pytest.fixture(scope="module")
+def files(make_npz, tmp_path_factory):
+    """What the table below refers to, by name."""
+    root = tmp_path_factory.mktemp("files")
+    changes = {
+        "unknown_field": "config.train.stepz = 1",
+        "lacks_a_field": "del config.seed",
+        "wrong_type": 'config.train.steps = "ten"',
+        "syntax": "config.train.steps = = 1",
+        "fails": "1 / 0",
+    }
+    for name, change in changes.items():
+        (root / f"{name}.py").write_text(CONFIG.format(change=change))
+    (root / "no_get_config.py").write_text("steps = 1\n")
+    colour = make_npz()
+    whole = colour.read_bytes()
+    (root / "truncated.npz").write_bytes(whole[: len(whole) // 2])
+    (root / "not_npz.npz").write_bytes(pickle.dumps({"x_train": [1]}))
+    objects = np.array([{"an": "object"}] * 30, dtype=object)
+    write_tfds(
+        root,
+        "texts",
+        lambda kinds: {"text": kinds.Text(), "label": kinds.ClassLabel(num_classes=2)},
+        text="a",
+        label=1,
+    )
+    (root / "pictures" / "train" / "cat").mkdir(parents=True)
+    (root / "pictures" / "train" / "cat" / "0.png").write_bytes(b"no picture")
+    return {
+        "root": root,
+        "colour": colour,
+        "small": make_npz((8, 8, 3)),
+        "many": make_npz(y_test=np.full(30, 10)),
+        "negative": make_npz(y_train=np.full(60, -1)),
+        "pickled": make_npz(y_test=objects),
+        "floats": make_npz(x_test=np.zeros((30, 32, 32, 3))),
+    }
+
+
+NPZ = "--config.data.source=npz --config.data.file="
+BASE = "cifar10.py --config=configs/base.py"
+MNIST = "mnist.py --config=configs/mnist.py"
+
+CASES = {
+    # Usage and configuration.
+    "flag": (f"{BASE} --nonsense=1", "nonsense"),
+    "positional": (f"{BASE} nonsense", "got 'nonsense', need flags only"),
+    "unknown-field": (f"{BASE} --config.train.stepz=1", "no field.*stepz"),
+    "unknown-section": (f"{BASE} --config.trian.steps=1", "no field.*trian"),
+    "field-of-another-network": (f"{BASE} --config.model.keep_prob=1.0", "keep_prob"),
+    "word-for-number": (f"{BASE} --config.train.steps=ten", "train.steps.*ten"),
+    "fraction-for-integer": (f"{BASE} --config.train.steps=1.5", "train.steps.*1.5"),
+    "word-for-flag": (f"{BASE} --config.model.lrn=maybe", "lrn.*maybe"),
+    "number-for-list": (f"{BASE} --config.data.distortions=5", "distortions"),
+    "word-for-list": (f"{BASE} --config.data.distortions=crop", "distortions.*crop"),
+    "flag-without-value": (f"{BASE} --config.train.steps", "steps"),
+    "truth-for-number": (f"{BASE} --config.seed=True", "seed.*True"),
+    "no-choice": (f"{BASE} --config.optim.name=adamw", "'adamw', need one of adam, "),
+    "config-unknown-field": (
+        "cifar10.py --config={root}/unknown_field.py",
+        "no field train.stepz",
+    ),
+    "config-lacks-field": (
+        "cifar10.py --config={root}/lacks_a_field.py",
+        "lacks the field seed",
+    ),
+    "config-wrong-type": ("cifar10.py --config={root}/wrong_type.py", "steps.*ten"),
+    "config-syntax": ("cifar10.py --config={root}/syntax.py", "SyntaxError"),
+    "config-fails": ("cifar10.py --config={root}/fails.py", "ZeroDivisionError"),
+    "config-empty": ("cifar10.py --config={root}/no_get_config.py", "get_config"),
+    "config-missing": (
+        "cifar10.py --config=configs/nowhere.py",
+        "neither at .*/configs/nowhere.py nor at .*/experiments/configs/nowhere.py",
+    ),
+    # Numbers that are out of range, or do not go together.
+    "batch-and-devices": (
+        f"{BASE} {NPZ}{{colour}} --config.train.batch_size=15"
+        " --config.parallel.num_devices=2",
+        "batch of 15 for 2 devices.* take 14 or 16",
+    ),
+    "too-many-devices": (
+        f"{BASE} {NPZ}{{colour}} --config.train.batch_size=51"
+        " --config.parallel.num_devices=51",
+        "got 51 devices, need 1 to ",
+    ),
+    "batch-zero": (f"{BASE} --config.train.batch_size=0", "batch_size=0, need"),
+    "batch-larger-than-data": (
+        f"{BASE} {NPZ}{{colour}} --config.train.batch_size=61",
+        "batch_size=61, need at most 60",
+    ),
+    "steps-negative": (f"{BASE} --config.train.steps=-1", "steps=-1, need at least"),
+    "too-many-examples": (
+        f"{BASE} --config.train.steps=100000000",
+        r"12800000000 examples in all.*2\*\*32",
+    ),
+    "seed-negative": (f"{BASE} --config.seed=-1", r"seed=-1, need .*2\*\*32"),
+    "rate-nan": (f"{BASE} --config.optim.learning_rate=nan", "learning_rate=nan"),
+    "crop-negative": (f"{BASE} --config.data.crop=-1", "crop=-1, need"),
+    "crop-larger-than-picture": (
+        f"{BASE} {NPZ}{{colour}} --config.data.crop=33",
+        "data.crop=33, need at most 32: .* 32x32",
+    ),
+    "picture-smaller-than-crop": (
+        f"{BASE} {NPZ}{{small}}",
+        "data.crop=24, need at most 8: .* 8x8",
+    ),
+    "all-held-out": (
+        f"{BASE} {NPZ}{{colour}} --config.data.val_examples=60",
+        "val_examples is 60",
+    ),
+    "keep-zero": (f"{MNIST} --config.model.keep_prob=0.0", r"keep_prob=0.0.*\(0, 1\]"),
+    "keep-above-one": (f"{MNIST} --config.model.keep_prob=1.1", r"1.1.*\(0, 1\]"),
+    "keep-nan": (f"{MNIST} --config.model.keep_prob=nan", r"nan.*\(0, 1\]"),
+    # Data.
+    "tfds-missing": (
+        f"{BASE} --config.data.name=cifar100",
+        "cifar100 is not prepared in .* cannot be reached",
+    ),
+    "tfds-unknown": (f"{BASE} --config.data.name=cifar11", "cifar11"),
+    "default-missing": (
+        f"{BASE} --config.data.on_missing=error",
+        r"cifar-10-binary\.tar\.gz \(170052171 bytes, SHA-256 [0-9a-f]{64}\) into",
+    ),
+    "dir-missing": (f"{BASE} --config.data.dir={{root}}/nowhere", "nowhere"),
+    "no-image": (
+        f"{BASE} --config.data.name=texts --config.data.dir={{root}}",
+        r"texts.* features label \(ClassLabel\), text \(Text\)",
+    ),
+    "npz-unnamed": (f"{BASE} --config.data.source=npz", "data.file is empty"),
+    "npz-missing": (f"{BASE} {NPZ}{{root}}/nowhere.npz", "nowhere.npz does not exist"),
+    "npz-truncated": (f"{BASE} {NPZ}{{root}}/truncated.npz", "cannot be read"),
+    "npz-other-file": (f"{BASE} {NPZ}{{root}}/not_npz.npz", "cannot be read"),
+    "npz-pickled": (f"{BASE} {NPZ}{{pickled}}", "pickled .* never loaded"),
+    "npz-floats": (f"{BASE} {NPZ}{{floats}}", "float64 .* uint8"),
+    "labels-above": (f"{BASE} {NPZ}{{many}}", "10], out of range for 10 classes"),
+    "labels-negative": (f"{BASE} {NPZ}{{negative}}", r"\[-1, -1\], out of range"),
+    "folder-missing": (
+        f"{BASE} --config.data.source=folder --config.data.dir={{root}}/nowhere",
+        "nowhere is not a folder",
+    ),
+    "folder-of-no-pictures": (
+        f"{BASE} --config.data.source=folder --config.data.dir={{root}}/pictures",
+        "pictures",
+    ),
+    "colour-for-grey": (
+        f"{MNIST} --config.data.source=embedded --config.data.name=shapes",
+        "SimpleCNN does not fit shapes: .*32, 32, 3",
+    ),
+    "colour-for-lenet": (
+        f"mnist.py --config=configs/lenet5.py {NPZ}{{colour}}",
+        "LeNet5 does not fit noise",
+    ),
+    # Folders of runs.
+    "workdir-in-a-file": (
+        f"{BASE} {NPZ}{{colour}} --config.train.batch_size=16 --workdir={{colour}}/run",
+        "need a folder that can be written.*name another",
+    ),
+    "workdir-is-a-file": (
+        f"{BASE} {NPZ}{{colour}} --config.train.batch_size=16 --workdir={{colour}}",
+        "need a folder that can be written.*name another",
+    ),
+    "workdir-name-too-long": (
+        f"{BASE} {NPZ}{{colour}} --config.train.batch_size=16 --workdir={'x' * 300}",
+        "need a folder that can be written.*name another",
+    ),
+    "workdir-of-something-else": (
+        f"{BASE} {NPZ}{{colour}} --config.train.batch_size=16 --workdir={{root}}",
+        "not empty .* holds no config.json",
+    ),
+    "evaluate-nothing": ("evaluate.py", "no --workdir"),
+    "evaluate-flag": ("evaluate.py --workdir={root} --nonsense=1", "nonsense|json"),
+    "evaluate-nowhere": ("evaluate.py --workdir={root}/nowhere", "config.json"),
+    "evaluate-something-else": ("evaluate.py --workdir={root}", "config.json"),
+}
+
+
+def assert_one_line(done, words):
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert re.fullmatch(rf"error: .*{words}.*\n", done.stderr), done.stderr
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_line_and_nothing_written(call, files, snapshot, tmp_path, case):
+    command, words = CASES[case]
+    script, *flags = command.format(**files).split()
+    before = snapshot(files["root"])
+    workdir = f"--workdir={tmp_path / 'run'}"
+    if "--workdir=" not in command and script != "evaluate.py":
+        flags.append(workdir)
+    done = call(script, *flags, cwd=tmp_path)
+    assert_one_line(done, words)
+    assert list(tmp_path.iterdir()) == []
+    assert snapshot(files["root"]) == before
+
+
+# What only a process of its own shows: the frameworks' own chatter on stderr.
+@pytest.mark.parametrize(
+    "case", ["unknown-field", "crop-larger-than-picture", "no-image"]
+)
+def test_a_process_of_its_own_says_no_more(start, files, tmp_path, case):
+    command, words = CASES[case]
+    script, *flags = command.format(**files).split()
+    process = start(script, *flags, cwd=tmp_path)
+    out, err = process.communicate()
+    done = subprocess.CompletedProcess(flags, process.returncode, out, err)
+    assert_one_line(done, words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_current_folder_is_looked_in_first(call, tmp_path):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "base.py").write_text(
+        CONFIG.format(change="config.seed = -7")
+    )
+    done = call("cifar10.py", "--config", "configs/base.py", cwd=tmp_path)
+    assert_one_line(done, "got seed=-7")

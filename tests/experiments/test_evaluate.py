@@ -1,0 +1,95 @@
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from cnnjax import config as configs
+from cnnjax import experiment, inference
+
+
+@pytest.fixture(scope="module")
+def averaged_run(call, tmp_path_factory):
+    """A run on embedded digits that keeps an average, and what it printed."""
+    workdir = tmp_path_factory.mktemp("runs") / "mlp"
+    done = call(
+        "mnist.py",
+        "--config=configs/mlp.py",
+        "--config.train.steps=3",
+        "--config.train.batch_size=16",
+        "--config.optim.ema_decay=0.9",
+        f"--workdir={workdir}",
+    )
+    assert done.returncode == 0, done.stderr
+    return workdir, done.stdout
+
+
+def precision_lines(printed):
+    return [line for line in printed.splitlines() if line.startswith("precision")]
+
+
+def test_its_own_data_give_the_figures_of_the_training(call, averaged_run, snapshot):
+    workdir, printed = averaged_run
+    before = snapshot(workdir)
+    done = call("evaluate.py", "--workdir", str(workdir))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert precision_lines(done.stdout) == precision_lines(printed)
+    first, second = precision_lines(printed)
+    assert re.fullmatch(r"precision @ 1 = .* on digits \[test\]", first)
+    assert re.fullmatch(r"precision @ 1 = .* on digits \[test_ema\]", second)
+    config = configs.from_stored(inference.stored_config(workdir))
+    values = experiment.evaluate(config, workdir)
+    final = json.loads((workdir / "final_metrics.json").read_text())
+    assert values.keys() >= {"test/loss", "test_ema/loss", "test_ema/correct"}
+    assert values == {name: final[name] for name in values}
+    assert snapshot(workdir) == before
+
+
+def test_other_pictures_of_the_same_classes_are_counted_under_their_name(
+    call, averaged_run, make_npz
+):
+    blank = np.zeros((7, 28, 28), np.uint8)
+    file = make_npz((28, 28), x_test=blank, y_test=[3] * 7)
+    other = shutil.copy(file, file.with_name("other.npz"))
+    data = ("--config.data.source=npz", f"--config.data.file={other}")
+    done = call("evaluate.py", f"--workdir={averaged_run[0]}", *data)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.match(r"precision @ 1 = \d\.\d{3} \(\d/7\) on other\b", done.stdout)
+
+
+def assert_refused(done, words):
+    assert done.returncode == 2
+    assert re.fullmatch(rf"error: .*{words}.*\n", done.stderr), done.stderr
+
+
+def test_other_classes_are_refused_by_name(call, averaged_run, make_npz, snapshot):
+    workdir, _ = averaged_run
+    before = snapshot(workdir)
+    file = make_npz((28, 28), classes=3)
+    data = ("--config.data.source=npz", f"--config.data.file={file}")
+    done = call("evaluate.py", f"--workdir={workdir}", *data)
+    trained_on = ", ".join(map(str, range(10)))
+    assert_refused(done, f"classes 0, 1, 2, need .* digits.*: {trained_on};")
+    assert snapshot(workdir) == before
+
+
+def test_a_run_without_a_checkpoint_is_refused(call, averaged_run, tmp_path):
+    workdir = shutil.copytree(averaged_run[0], tmp_path / "run")
+    shutil.rmtree(workdir / "checkpoints")
+    done = call("evaluate.py", f"--workdir={workdir}")
+    assert_refused(done, "has no checkpoint")
+    assert not (workdir / "checkpoints").exists()
+
+
+def test_a_configuration_changed_by_hand_is_refused(call, averaged_run, tmp_path):
+    workdir = shutil.copytree(averaged_run[0], tmp_path / "run")
+    config = json.loads((workdir / "config.json").read_text())
+    (workdir / "config.json").write_text(json.dumps(config | {"seed": "one"}))
+    done = call("evaluate.py", f"--workdir={workdir}")
+    assert_refused(done, "seed='one', need an integer")
+
+
+def test_a_field_the_run_lacks_is_refused(call, averaged_run):
+    done = call("evaluate.py", f"--workdir={averaged_run[0]}", "--config.model.pool=2")
+    assert_refused(done, "no field.*pool")

@@ -1,0 +1,56 @@
+"""What a run leaves to read: JSON lines, and the chapter's lines on the console."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cnnjax.reporting import writer
+
+FULL_DISK = Path("/dev/full")
+
+
+def test_lines_are_json_and_there_as_soon_as_written(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with writer.Writer(path) as log:
+        log.write(0, {"train/loss": 4.25, "train/accuracy": float("nan")})
+        first = path.read_text()
+        log.write(10, {"eval/correct": 7, "eval/split": "test"})
+    with writer.Writer(path) as log:
+        log.write(20, {"train/loss": float("-inf")})
+    assert path.read_text().startswith(first)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    lines = path.read_text().splitlines()
+    assert [json.loads(line, parse_constant=refuse) for line in lines] == [
+        {"step": 0, "train/loss": 4.25, "train/accuracy": None},
+        {"step": 10, "eval/correct": 7, "eval/split": "test"},
+        {"step": 20, "train/loss": None},
+    ]
+
+
+@pytest.mark.skipif(not FULL_DISK.exists(), reason="Linux has it")
+def test_a_full_disk_is_told_at_once() -> None:
+    log = writer.Writer(FULL_DISK)
+    with pytest.raises(OSError, match="No space left"):
+        log.write(0, {"train/loss": 1.0})
+    # What could not be written is tried again.
+    with pytest.raises(OSError, match="No space left"), log:
+        pass
+
+
+def test_the_chapters_lines() -> None:
+    values = {
+        "train/loss": 4.674,
+        "perf/examples_per_sec": 1032.06,
+        "perf/sec_per_batch": 0.12402,
+    }
+    line = "step 10, loss=4.67 (1032.1 examples/sec; 0.124 sec/batch)"
+    assert writer.training_line(values, 10) == line
+    final = {"test/accuracy": 0.732, "test/correct": 7320, "test/count": 10_000}
+    assert (
+        writer.precision_line(final, "test", "cifar10", 1)
+        == "precision @ 1 = 0.732 (7320/10000) on cifar10 [test]"
+    )

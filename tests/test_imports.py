@@ -1,0 +1,143 @@
+"""DESIGN's order of imports, and what must stand nowhere; read, not run."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted([*ROOT.glob("cnnjax/**/*.py"), *ROOT.glob("experiments/**/*.py")])
+
+# Each may import what stands on an earlier line, and itself where it is a package.
+ORDER = (
+    "errors clocks orbax_noise",
+    "prng ops losses metrics",
+    "models",
+    "optimizers",
+    "state",
+    "step",
+    "parallel",
+    "data",
+    "updates",
+    "resident",
+    "evaluation checkpoints",
+    "runs signals reporting manifest",
+    "training inference",
+    "config assembly",
+    "cli experiment",
+    "experiments",
+)
+LEVEL = {unit: level for level, line in enumerate(ORDER) for unit in line.split()}
+# Beside the line from models to parallel: neither knows the other.
+DATA_MAY_IMPORT = {"data", "prng", "errors"}
+WITHOUT_DATA = {unit for unit in LEVEL if LEVEL[unit] < LEVEL["data"]}
+TAKES_CONFIGS = {"config", "cli", "assembly", "experiment", "experiments"}
+TAKES_TENSORFLOW = {"tensorflow_import", "tf_pipeline", "tfds_source", "download"}
+EXECUTES = {
+    *("pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib"),
+    *("marshal", "shelve", "torch"),
+}
+
+
+def unit_of(module: str) -> str:
+    """Returns the unit of a dotted module: "cnnjax.data.npz" is of "data"."""
+    first, *rest = module.split(".")
+    return rest[0] if first == "cnnjax" and rest else first
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[str, bool]]:
+    """Yields every dotted module that is imported, and whether when used only."""
+    lazy = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                yield name.name, id(node) in lazy
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            for name in node.names:
+                # Whole, as `from cnnjax import state` is of the module state.
+                yield f"{node.module}.{name.name}", id(node) in lazy
+
+
+@pytest.fixture(params=FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def source(request: pytest.FixtureRequest) -> tuple[str, ast.AST]:
+    return module_of(request.param), ast.parse(request.param.read_text())
+
+
+def test_imports_go_one_way(source: tuple[str, ast.AST]) -> None:
+    module, tree = source
+    unit = unit_of(module)
+    assert module == "cnnjax" or unit in LEVEL, f"give {unit} its place in ORDER"
+    for imported, _ in imports(tree):
+        if imported.split(".")[0] not in ("cnnjax", "experiments"):
+            continue
+        other = unit_of(imported)
+        if other != unit:
+            assert LEVEL[other] < LEVEL[unit], f"{module} imports {imported}"
+        if unit == "data":
+            assert other in DATA_MAY_IMPORT, f"{module} imports {imported}"
+        if unit in WITHOUT_DATA:
+            assert other != "data", f"{module} imports {imported}"
+
+
+def test_configurations_stay_at_the_top(source: tuple[str, ast.AST]) -> None:
+    module, tree = source
+    if unit_of(module) not in TAKES_CONFIGS:
+        found = {imported.split(".")[0] for imported, _ in imports(tree)}
+        assert not found & {"ml_collections", "absl"}
+
+
+def test_tensorflow_is_imported_where_it_is_used(source: tuple[str, ast.AST]) -> None:
+    module, tree = source
+    may = module.split(".")[-1] in TAKES_TENSORFLOW
+    for imported, lazily in imports(tree):
+        if imported.split(".")[0] in ("tensorflow", "tensorflow_datasets"):
+            assert may and lazily, f"{module} imports {imported}"
+        if imported == "cnnjax.data.tf_pipeline":
+            assert lazily, f"{module} imports TensorFlow's pipeline"
+
+
+def test_nothing_is_executed_that_was_read(source: tuple[str, ast.AST]) -> None:
+    """No pickle in any guise, and no evaluation of text: what is read is data."""
+    module, tree = source
+    found = {imported.split(".")[0] for imported, _ in imports(tree)}
+    assert not found & EXECUTES
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+            assert isinstance(node.value, ast.Constant), module
+            assert node.value.value is False, module
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in {"eval", "exec", "compile", "__import__"}
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr == "extractall":
+                filters = [k.value for k in node.keywords if k.arg == "filter"]
+                assert [ast.unparse(value) for value in filters] == ["'data'"]
+            if node.func.attr == "import_module":
+                assert module == "cnnjax.data.tensorflow_import"
+
+
+def test_help_need_not_wait() -> None:
+    """Neither JAX nor TensorFlow is imported until something is to be run."""
+    program = """
+import sys
+import cnnjax.cli, cnnjax.config
+slow = {"jax", "flax", "optax", "orbax", "tensorflow", "tensorflow_datasets"}
+print(sorted(slow & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("[]\n", "")

@@ -1,0 +1,279 @@
+"""A workdir: one run, one owner, and what may change when it goes on."""
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cnnjax import inference, runs
+from cnnjax.config import FIELDS, MODEL_FIELDS, default_config
+from cnnjax.errors import InputError
+
+CONFIG = default_config("CifarCNN").to_dict()
+# Written out and not taken from runs.MAY_CHANGE: these are DESIGN's words.
+ALLOWED = {
+    "train.steps",
+    "train.steps_per_call",  # as the pipeline: how the same steps are run
+    "train.log_every",
+    "train.eval_every",
+    "train.checkpoint_every",
+    "data.pipeline",
+    "data.workers",
+}
+
+
+def changed(name: str, value: Any) -> dict[str, Any]:
+    config = json.loads(json.dumps(CONFIG))
+    *sections, leaf = name.split(".")
+    section = config
+    for part in sections:
+        section = section[part]
+    section[leaf] = value
+    return config
+
+
+def enter(workdir: Path, config: Any = CONFIG, *, steps_may_change: bool = True):
+    with runs.open_run(workdir, config, steps_may_change=steps_may_change):
+        pass
+
+
+@contextlib.contextmanager
+def other_process(workdir: Path) -> Iterator[subprocess.Popen]:
+    """Another process that holds the run until it is killed."""
+    program = f"""
+import sys, time
+from pathlib import Path
+from cnnjax import runs
+with runs.open_run(Path(sys.argv[1]), {CONFIG!r}, steps_may_change=True):
+    print("open", flush=True)
+    time.sleep(60)
+"""
+    command = [sys.executable, "-c", program, str(workdir)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "open\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_one_workdir_has_one_owner(tmp_path: Path) -> None:
+    with other_process(tmp_path) as owner:
+        before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+        with pytest.raises(InputError, match=f"in use by process {owner.pid} on .*;"):
+            enter(tmp_path, changed("seed", 1))
+        assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+        enter(tmp_path)
+    # The remains of a longer name of the last owner must not be read.
+    with (
+        runs.open_run(tmp_path, CONFIG, steps_may_change=True),
+        pytest.raises(InputError, match="in use by process"),
+    ):
+        enter(tmp_path)
+    enter(tmp_path)
+
+
+def test_the_lock_is_freed_by_an_error(tmp_path: Path) -> None:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        runs.open_run(tmp_path, CONFIG, steps_may_change=True),
+    ):
+        raise KeyboardInterrupt
+    enter(tmp_path)
+
+
+def test_the_configuration_is_stored_as_data(tmp_path: Path) -> None:
+    enter(tmp_path / "a" / "new" / "folder")
+    stored = inference.stored_config(tmp_path / "a" / "new" / "folder")
+    assert runs.flatten(stored) == runs.flatten(CONFIG)
+    assert stored["data"]["distortions"] == list(CONFIG["data"]["distortions"])
+
+
+@pytest.mark.parametrize("name", sorted(FIELDS | MODEL_FIELDS["CifarCNN"]))
+def test_what_may_change_on_resume(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    enter(tmp_path)
+    before = (tmp_path / runs.CONFIG).read_bytes()
+    asked = changed(name, "other")
+    if name in ALLOWED or name.startswith("parallel."):
+        enter(tmp_path, asked)
+        assert inference.stored_config(tmp_path) == asked
+        out = capsys.readouterr().out
+        assert ("differ in their bytes" in out) == name.startswith("parallel.")
+    else:
+        shown = rf"holds another run, which differs in {name} .* -> 'other';"
+        with pytest.raises(InputError, match=shown):
+            enter(tmp_path, asked)
+        assert (tmp_path / runs.CONFIG).read_bytes() == before
+
+
+def test_steps_may_not_change_where_the_schedule_follows_them(tmp_path: Path) -> None:
+    enter(tmp_path, steps_may_change=False)
+    with pytest.raises(InputError, match=r"train\.steps 3000 -> 4000;"):
+        enter(tmp_path, changed("train.steps", 4000), steps_may_change=False)
+    enter(tmp_path, changed("train.steps", 4000))
+
+
+def test_all_differences_are_shown(tmp_path: Path) -> None:
+    enter(tmp_path)
+    other = default_config("SimpleCNN").to_dict() | {"seed": 5}
+    with pytest.raises(InputError) as refused:
+        enter(tmp_path, other)
+    message = str(refused.value)
+    assert "\n" not in message
+    for difference in (
+        "seed 0 -> 5",
+        "model.keep_prob None -> 0.5",
+        "model.lrn True -> None",
+        "model.name 'CifarCNN' -> 'SimpleCNN'",
+    ):
+        assert difference in message
+
+
+def test_other_peoples_files_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(InputError, match=r"is not empty \(thesis.tex, ...\)"):
+        enter(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_run_killed_as_it_began_can_begin_again(tmp_path: Path) -> None:
+    (tmp_path / runs.LOCK).write_text("process 1 on elsewhere")
+    (tmp_path / "config.json.tmp").write_text('{"se')
+    enter(tmp_path)
+    assert inference.stored_config(tmp_path)["seed"] == 0
+
+
+@pytest.mark.parametrize("where", ["file", "file/below"])
+def test_a_folder_that_cannot_be_written(tmp_path: Path, where: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"need a folder that can be written .*; na"):
+        enter(tmp_path / where)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk in the middle of writing leaves what was there."""
+    enter(tmp_path)
+    before = (tmp_path / runs.CONFIG).read_bytes()
+    written = Path.write_text
+
+    def half(path: Path, text: str) -> int:
+        written(path, text[: len(text) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(OSError, match="No space"):
+        enter(tmp_path, changed("train.steps", 4000))
+    monkeypatch.undo()
+    assert (tmp_path / runs.CONFIG).read_bytes() == before
+    enter(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (None, "cannot be read .*No such file"),
+        (b"", "cannot be read"),
+        (b'{"seed": 0', "cannot be read"),
+        (b"\xff\x00", "cannot be read"),
+        (b"[" * 100_000, "cannot be read"),
+        (b"[1, 2]", "holds no JSON object"),
+    ],
+)
+def test_a_damaged_file_of_a_run(
+    tmp_path: Path, content: bytes | None, match: str
+) -> None:
+    if content is not None:
+        (tmp_path / runs.CONFIG).write_bytes(content)
+        with pytest.raises(InputError, match=match):
+            enter(tmp_path)
+    with pytest.raises(InputError, match=f"{match}.*is this a run's --workdir"):
+        inference.stored_config(tmp_path)
+
+
+DATA = {"name": "digits", "version": "1", "fingerprint": "abc", "classes": ["0", "1"]}
+
+
+def test_the_data_must_be_the_same(tmp_path: Path) -> None:
+    runs.check_same_data(tmp_path, "abc", "digits")
+    runs.write_json(tmp_path / runs.MANIFEST, {"data": DATA})
+    assert runs.trained_on(tmp_path) == DATA
+    runs.check_same_data(tmp_path, "abc", "digits")
+    with pytest.raises(InputError, match=r"run on digits, .* found as other; give it"):
+        runs.check_same_data(tmp_path, "abd", "other")
+
+
+def test_the_classes_must_be_the_same(tmp_path: Path) -> None:
+    runs.write_json(tmp_path / runs.MANIFEST, {"data": DATA})
+    inference.check_same_classes(tmp_path, ("0", "1"), "digits")
+    for classes in (("1", "0"), ("0",), ("0", "1", "2")):
+        with pytest.raises(InputError, match=r"need those of digits, .*: 0, 1; name"):
+            inference.check_same_classes(tmp_path, classes, "other")
+
+
+@pytest.mark.parametrize("manifest", [{}, {"data": []}, {"data": {"name": "digits"}}])
+def test_a_manifest_that_says_too_little(tmp_path: Path, manifest: Any) -> None:
+    runs.write_json(tmp_path / runs.MANIFEST, manifest)
+    with pytest.raises(InputError, match="lacks classes, fingerprint, name, version"):
+        runs.check_same_data(tmp_path, "abc", "digits")
+    with pytest.raises(InputError, match="lacks classes, fingerprint, name, version"):
+        inference.check_same_classes(tmp_path, ("0",), "digits")
+
+
+def test_metrics_are_cut_back_to_where_the_run_stands(tmp_path: Path) -> None:
+    path = tmp_path / runs.METRICS
+    runs.drop_metrics_after(path, 20)
+    assert not path.exists()
+    kept = [
+        '{"step": 0, "train/loss": 4.6}',
+        '{"step": 10, "train/loss": 4.1, "perf/sec_per_batch": 0.1}',
+        '{"step": 10, "eval/accuracy": 0.1, "eval/split": "test"}',
+        '{"step": 20, "eval/accuracy": 0.2}',
+        '{"step": 20, "eval_ema/accuracy": 0.2}',
+    ]
+    dropped = [
+        '{"step": 20, "train/loss": 3.9}',
+        '{"step": 30, "train/loss": 3.8}',
+        '{"step": 30, "eval/accuracy": 0.3}',
+        "\0\0\0\0",
+        "12",
+        '{"train/loss": 3.8}',
+        '{"step": "10"}',
+        '{"step": 10, "train/lo',
+    ]
+    path.write_text("\n".join(kept[:4] + dropped[:2] + kept[4:] + dropped[2:]))
+    for _ in range(2):
+        runs.drop_metrics_after(path, 20)
+        assert path.read_text() == "\n".join(kept) + "\n"
+    path.write_bytes(b"\xff\xfe\n" + path.read_bytes())
+    runs.drop_metrics_after(path, 20)
+    assert path.read_text().splitlines() == kept
+
+
+def test_a_run_is_finished_at_its_own_configuration_only(tmp_path: Path) -> None:
+    flat = runs.flatten(CONFIG)
+    final = {"steps": 3000, "test/accuracy": 0.7}
+    assert runs.finished(tmp_path / "none", flat) is None
+    enter(tmp_path)
+    assert runs.finished(tmp_path, flat) is None
+    runs.write_json(tmp_path / runs.FINAL_METRICS, final)
+    assert runs.finished(tmp_path, flat) == final
+    assert runs.finished(tmp_path, flat | {"train.log_every": 1}) is None
+    enter(tmp_path, changed("train.steps", 4000))
+    longer = runs.flatten(changed("train.steps", 4000))
+    assert runs.finished(tmp_path, longer) is None
+    runs.write_json(tmp_path / runs.FINAL_METRICS, {"test/accuracy": 0.7})
+    assert runs.finished(tmp_path, flat) is None
