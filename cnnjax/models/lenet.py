@@ -22,8 +22,8 @@ REJECTION_J = 1.0
 """The constant j of equation 9, whose value the paper does not print.
 
 Small against the distance of two bitmaps (64 at least), so that a right answer is
-pulled all the way. Test error after one epoch of Adam 1e-3, batch 50, one seed: 3.0%
-with j = 1, 3.5% with 10, 6.5% with 50, 7.7% with 100.
+pulled all the way. On 5,000 training pictures held out, after four epochs of Adam 3e-3
+with a cosine, one seed: 98.78% with j = 0.1, 98.80% with 1, 98.76% with 10.
 """
 
 

@@ -157,6 +157,7 @@ def test_the_files_of_a_run_are_what_the_contract_says(embedded_run):
     assert saved_steps(workdir) == [4]
 
 
+@pytest.mark.timeout(900)  # five processes, on a machine that may be busy
 def test_stopped_by_every_signal_and_resumed_it_ends_with_the_same_bytes(
     start, tmp_path
 ):

@@ -90,6 +90,9 @@ def test_a_configuration_changed_by_hand_is_refused(call, averaged_run, tmp_path
     assert_refused(done, "seed='one', need an integer")
 
 
-def test_a_field_the_run_lacks_is_refused(call, averaged_run):
-    done = call("evaluate.py", f"--workdir={averaged_run[0]}", "--config.model.pool=2")
-    assert_refused(done, "no field.*pool")
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [("--config.model.pool=2", "no field.*pool"), ("--nonsense=1", "nonsense")],
+)
+def test_a_flag_it_does_not_have_is_refused(call, averaged_run, flag, words):
+    assert_refused(call("evaluate.py", f"--workdir={averaged_run[0]}", flag), words)
