@@ -95,6 +95,11 @@ def load_data(config: ConfigDict, *, default_name: str, fallback: str) -> Datase
             f"got data.crop={data.crop}, need at most {min(height, width)}: the"
             f" pictures of {dataset.name} are {height}x{width}"
         )
+    if config.eval.top_k >= dataset.num_classes:
+        raise InputError(
+            f"got eval.top_k={config.eval.top_k}, need less than the"
+            f" {dataset.num_classes} classes of {dataset.name}, or all is right"
+        )
     return dataset
 
 

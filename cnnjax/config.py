@@ -193,6 +193,12 @@ def validate(config: ConfigDict) -> None:
                 f"got {name}={value!r}, need {field.need};"
                 f" set it with --config.{name}=..."
             )
+    if flat["train.steps_per_call"] > 1 and flat["data.pipeline"] != "device":
+        raise InputError(
+            f"got train.steps_per_call={flat['train.steps_per_call']} with"
+            f" data.pipeline={flat['data.pipeline']}, which makes one batch at a time;"
+            " set --config.data.pipeline=device"
+        )
     last_position = flat["train.steps"] * flat["train.batch_size"]
     if last_position > 2**32:
         raise InputError(

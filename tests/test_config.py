@@ -118,6 +118,15 @@ def test_positions_must_fit_their_type() -> None:
         config.validate(longest)
 
 
+def test_many_steps_a_call_need_the_data_on_the_device() -> None:
+    chosen = config.default_config("CifarCNN")
+    chosen.train.steps_per_call = 10
+    with pytest.raises(InputError, match=r"set --config\.data\.pipeline=device"):
+        config.validate(chosen)
+    chosen.data.pipeline = "device"
+    config.validate(chosen)
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_unknown_and_missing_fields(model: str) -> None:
     more = config.default_config(model)

@@ -2,12 +2,8 @@
 
 python experiments/mnist.py --config=configs/lenet5.py
 
-The network of today's parts learns best at a third of the rate:
-
-python experiments/mnist.py --config=configs/lenet5.py --config.model.variant=modern \\
-    --config.optim.learning_rate=1e-3
-
-Both rates are the best of 1e-3, 3e-3 and 6e-3 on 5,000 training pictures held out, after
+With --config.model.variant=modern it takes --config.optim.learning_rate=1e-3. Both
+rates are the best of 1e-3, 3e-3 and 6e-3 on 5,000 training pictures held out, after
 four epochs (98.80% and 98.32%).
 """
 

@@ -133,6 +133,10 @@ CASES = {
     ),
     "seed-negative": (f"{BASE} --config.seed=-1", r"seed=-1, need .*2\*\*32"),
     "rate-nan": (f"{BASE} --config.optim.learning_rate=nan", "learning_rate=nan"),
+    "top-k-of-all": (
+        f"{BASE} --config.eval.top_k=10 --config.data.source=embedded",
+        "top_k=10, need less than the 10 classes of shapes",
+    ),
     "crop-negative": (f"{BASE} --config.data.crop=-1", "crop=-1, need"),
     "crop-larger-than-picture": (
         f"{BASE} {NPZ}{{colour}} --config.data.crop=33",
