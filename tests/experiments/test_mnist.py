@@ -250,3 +250,17 @@ def test_a_checkpoint_of_another_network_is_refused_and_kept(
         )
         assert re.search(r"float32 \[3\], need float32 \[10\]", done.stderr)
         assert snapshot(workdir) == before
+
+
+def test_a_run_that_diverges_stops_and_saves_nothing_poisoned(call, grey, tmp_path):
+    flags = (*grey[0], f"--workdir={tmp_path / 'run'}", "--config.train.steps=9")
+    rate = "--config.optim.learning_rate=1e38"
+    failed = call("mnist.py", *MLP, *flags, rate, "--config.train.checkpoint_every=1")
+    assert failed.returncode == 1
+    line = (
+        r"error: \w+ is (nan|inf) at step [1-3]; the last good checkpoint is kept.*\n"
+    )
+    assert re.fullmatch(line, failed.stderr)
+    saved = [int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()]
+    stopped = int(re.search(r"at step (\d)", failed.stderr)[1])
+    assert max(saved) <= stopped
