@@ -57,12 +57,17 @@ class Conv(nn.Module):
             y = self.between(y)
         return y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
 
-    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Returns height and width of the convolution's output, before `between`."""
-        if self.padding == "SAME":
-            return size
-        height, width = self.kernel_size
-        return (size[0] - height + 1, size[1] - width + 1)
+    def multiply_adds(self, image_shape: tuple[int, ...]) -> int:
+        """Returns height' * width' * kernel_height * kernel_width * in * features.
+
+        Args:
+            image_shape: (height, width, in) of one example.
+        """
+        height, width, channels = image_shape
+        kernel_height, kernel_width = self.kernel_size
+        if self.padding == "VALID":
+            height, width = height - kernel_height + 1, width - kernel_width + 1
+        return height * width * kernel_height * kernel_width * channels * self.features
 
 
 def dense(

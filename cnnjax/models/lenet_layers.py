@@ -74,6 +74,11 @@ class SubSampling(nn.Module):
             sums * coefficient.reshape(1, 1, 1, -1) + bias.reshape(1, 1, 1, -1)
         )
 
+    def multiply_adds(self, image_shape: tuple[int, ...]) -> int:
+        """Returns one a unit: its coefficient's; `image_shape` as in `layers.Conv`."""
+        height, width, maps = image_shape
+        return height // 2 * (width // 2) * maps
+
 
 class PartialConv(nn.Module):
     """5x5 "VALID" convolution whose maps see only some of the inputs (layer C3).
@@ -97,3 +102,8 @@ class PartialConv(nn.Module):
         )
         y = conv(x.astype(self.dtype), kernel, "VALID")
         return y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
+
+    def multiply_adds(self, image_shape: tuple[int, ...]) -> int:
+        """Returns height' * width' * 25 * connections, as `layers.Conv` has it."""
+        height, width, _ = image_shape
+        return (height - 4) * (width - 4) * 25 * int(CONNECTIONS.sum())

@@ -8,8 +8,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnnjax.models.layers import Conv
-
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
@@ -45,14 +43,13 @@ def layers(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
     def record(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
         out = next_fun(*args, **kwargs)
         module = context.module
-        if context.method_name == "__call__" and isinstance(module, Conv | nn.Dense):
+        if context.method_name == "__call__" and "params" in module.variables:
             weights = module.variables["params"]
-            cost = math.prod(weights["kernel"].shape)
-            if isinstance(module, Conv):
-                cost *= math.prod(module.output_size(args[0].shape[1:3]))
-            shape = tuple(out.shape[1:])
-            size = sum(leaf.size for leaf in jax.tree.leaves(weights))
-            found.append(Layer(str(module.name), shape, size, cost))
+            if any(isinstance(leaf, jax.Array) for leaf in weights.values()):
+                size = sum(leaf.size for leaf in jax.tree.leaves(weights))
+                shape = tuple(out.shape[1:])
+                cost = _multiply_adds(module, args[0].shape[1:])
+                found.append(Layer(str(module.name), shape, size, cost))
         return out
 
     def forward(images: jax.Array) -> Any:
@@ -61,6 +58,12 @@ def layers(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
 
     jax.eval_shape(forward, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
     return found
+
+
+def _multiply_adds(module: Any, image_shape: tuple[int, ...]) -> int:
+    if isinstance(module, nn.Dense):
+        return math.prod(module.variables["params"]["kernel"].shape)
+    return module.multiply_adds(image_shape)
 
 
 def table(found: list[Layer], total_params: int) -> str:

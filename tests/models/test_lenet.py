@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnnjax.models import summary
 from cnnjax.models.lenet import LeNet5, rbf, rejection_cross_entropy
 from cnnjax.models.lenet_layers import PartialConv, SubSampling, squash
 from cnnjax.models.lenet_targets import TARGETS
@@ -235,3 +236,20 @@ def test_bad_input(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         model.init(key, jnp.zeros(shape))
+
+
+@pytest.mark.parametrize("variant", ["1998", "modern"])
+def test_multiply_adds_are_the_paper_s_connections(variant: str) -> None:
+    """Section II.B counts connections with one for each unit's bias."""
+    found = {
+        layer.name: layer.multiply_adds
+        for layer in summary.layers(LeNet5(variant=variant), (28, 28, 1))
+    }
+    assert found["C1"] + 28 * 28 * 6 == 122_304
+    assert found["C5"] + 120 == 48_120
+    assert found["F6"] + 84 == 10_164
+    if variant == "1998":
+        assert found["C3"] + 10 * 10 * 16 == 151_600
+        # The paper counts a unit's four inputs, which share one multiplication.
+        assert 4 * found["S2"] + 14 * 14 * 6 == 5_880
+        assert 4 * found["S4"] + 5 * 5 * 16 == 2_000
