@@ -4,21 +4,15 @@ import datetime
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cnnjax import assembly, inference, manifest, parallel, runs, training
 from cnnjax.clocks import Clocks
 from cnnjax.data import datasets
-from cnnjax.data.augment import Preprocessing
 from cnnjax.data.datasets import Dataset
 from cnnjax.errors import InputError
 from cnnjax.evaluation import Evaluator
-from cnnjax.models import summary
-from cnnjax.reporting import writer
+from cnnjax.reporting import console, writer
 from cnnjax.state import init_state
 from cnnjax.updates import Update
 
@@ -51,7 +45,7 @@ def train(
         ) from error
     if finished is not None:
         print(f"{workdir} is finished")
-        _print_summary(finished, config.eval.top_k)
+        console.print_summary(finished, config.eval.top_k)
         return
     dataset = assembly.load_data(config, default_name=default_name, fallback=fallback)
     note = _embedded_note(config, dataset, default_name)
@@ -68,7 +62,20 @@ def train(
     mesh = assembly.choose_mesh(config)
     recipe = assembly.make_recipe(config, dataset.num_classes)
     preprocessing = assembly.make_preprocessing(config)
-    _print_setup(config, recipe.model, dataset, preprocessing, mesh)
+    shape = preprocessing.output_shape(dataset.image_shape)
+    try:
+        console.print_setup(
+            recipe.model,
+            shape,
+            dataset,
+            batch_size=config.train.batch_size,
+            mesh=mesh,
+            mode=config.parallel.mode,
+        )
+    except ValueError as error:
+        raise InputError(
+            f"{config.model.name} does not fit {dataset.name}: {error}"
+        ) from error
     runs.check_same_data(workdir, dataset.fingerprint, dataset.name)
     _check_not_past(workdir, config.train.steps)
     about = manifest.describe(
@@ -114,7 +121,7 @@ def train(
             workdir=workdir,
         )
         runs.write_json(workdir / runs.FINAL_METRICS, final)
-    _print_summary(final, config.eval.top_k)
+    console.print_summary(final, config.eval.top_k)
     if note:
         print(note, flush=True)
 
@@ -193,47 +200,4 @@ def _embedded_note(config: ConfigDict, dataset: Dataset, default_name: str) -> s
         f"{default_name} is not on this machine and cannot be downloaded: this run uses"
         f" the embedded data set '{dataset.name}', and its accuracy says nothing about"
         f" {default_name}"
-    )
-
-
-def _print_setup(
-    config: ConfigDict,
-    model: nn.Module,
-    dataset: Dataset,
-    preprocessing: Preprocessing,
-    mesh: Mesh,
-) -> None:
-    shape = preprocessing.output_shape(dataset.image_shape)
-    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    try:
-        params: Any = jax.eval_shape(model.init, jax.random.key(0), images)
-    except ValueError as error:
-        raise InputError(
-            f"{config.model.name} does not fit {dataset.name}: {error}"
-        ) from error
-    total = sum(leaf.size for leaf in jax.tree.leaves(params))
-    print(summary.table(summary.layers(model, shape), total))
-    print(
-        f"data: {dataset.name} {dataset.version}, {dataset.num_classes} classes,"
-        f" {len(dataset.train.labels)} training and {len(dataset.test.labels)} test"
-        " pictures"
-    )
-    batch_size = config.train.batch_size
-    print(
-        f"devices: {mesh.size} x {mesh.devices.flat[0].device_kind}"
-        f" ({config.parallel.mode}), {batch_size // mesh.size} of the {batch_size}"
-        " pictures of a batch on each",
-        flush=True,
-    )
-
-
-def _print_summary(final: dict[str, Any], top_k: int) -> None:
-    for prefix in ("test", "test_ema"):
-        if f"{prefix}/accuracy" in final:
-            print(writer.precision_line(final, prefix, final["dataset"], top_k))
-    print(
-        f"{final['steps']} steps in {final['train_seconds']:.1f} s"
-        f" ({final['perf/examples_per_sec']:.1f} examples/sec), compiled in"
-        f" {final['compile_seconds']:.1f} s",
-        flush=True,
     )

@@ -1,0 +1,70 @@
+"""What a run prints as it begins and as it ends."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from cnnjax.data.arrays import Dataset
+from cnnjax.models import summary
+from cnnjax.reporting import writer
+
+
+def print_setup(
+    model: nn.Module,
+    image_shape: tuple[int, int, int],
+    dataset: Dataset,
+    *,
+    batch_size: int,
+    mesh: Mesh,
+    mode: str,
+) -> None:
+    """Prints the network's layers, the data set and the devices.
+
+    Args:
+        model: a network of `cnnjax.models`.
+        image_shape: (height, width, channels) of what it is fed.
+        dataset: what it is trained and tested on.
+        batch_size: of the global batch.
+        mesh: the devices.
+        mode: `jit` or `pmap`.
+
+    Raises:
+        ValueError: the network does not take such pictures or so many classes.
+    """
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    params: Any = jax.eval_shape(model.init, jax.random.key(0), images)
+    total = sum(leaf.size for leaf in jax.tree.leaves(params))
+    print(summary.table(summary.layers(model, image_shape), total))
+    print(
+        f"data: {dataset.name} {dataset.version}, {dataset.num_classes} classes,"
+        f" {len(dataset.train.labels)} training and {len(dataset.test.labels)} test"
+        " pictures"
+    )
+    print(
+        f"devices: {mesh.size} x {mesh.devices.flat[0].device_kind}"
+        f" ({mode}), {batch_size // mesh.size} of the {batch_size}"
+        " pictures of a batch on each",
+        flush=True,
+    )
+
+
+def print_summary(final: Mapping[str, Any], top_k: int) -> None:
+    """Prints the precision, with counts and the data set's name, and the time taken.
+
+    Args:
+        final: what `final_metrics.json` holds.
+        top_k: that the precision is at.
+    """
+    for prefix in ("test", "test_ema"):
+        if f"{prefix}/accuracy" in final:
+            print(writer.precision_line(final, prefix, final["dataset"], top_k))
+    print(
+        f"{final['steps']} steps in {final['train_seconds']:.1f} s"
+        f" ({final['perf/examples_per_sec']:.1f} examples/sec), compiled in"
+        f" {final['compile_seconds']:.1f} s",
+        flush=True,
+    )
