@@ -7,6 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cnnjax import assembly, inference, manifest, parallel, runs, training
+from cnnjax.cadence import Cadence
 from cnnjax.clocks import Clocks
 from cnnjax.data import datasets
 from cnnjax.data.datasets import Dataset
@@ -106,7 +107,7 @@ def train(
             start,
             validation=validation,
             preprocessing=preprocessing,
-            cadence=training.Cadence(
+            cadence=Cadence(
                 steps=config.train.steps,
                 log_every=config.train.log_every,
                 eval_every=config.train.eval_every,

@@ -73,9 +73,13 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    """Returns the commit, with "-dirty" behind it where files differ from it."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    describe = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, check=False)
+        found = subprocess.run(
+            [*git, *describe], capture_output=True, text=True, check=False
+        )
     except FileNotFoundError:
         return None
     return found.stdout.strip() or None

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cnnjax import parallel, runs, signals
+from cnnjax.cadence import Cadence, calls, is_due
 from cnnjax.checkpoints import Checkpoints
 from cnnjax.clocks import Clocks
 from cnnjax.data.augment import Preprocessing
@@ -19,16 +20,6 @@ from cnnjax.evaluation import Evaluator, summarise
 from cnnjax.reporting import writer
 from cnnjax.state import TrainState, init_state, num_params
 from cnnjax.updates import Recipe, Update
-
-
-@dataclasses.dataclass(frozen=True)
-class Cadence:
-    """How long a run is and how often it speaks, in steps; 0 is never."""
-
-    steps: int
-    log_every: int
-    eval_every: int
-    checkpoint_every: int
 
 
 def train_and_evaluate(
@@ -122,8 +113,8 @@ def train_and_evaluate(
                     values = _of_step(metrics, step - steps.start)
                     _check_finite(values, step)
                     _log_training(log, values, step, recipe, seconds, batch_size)
-                due = last or _is_due(done, cadence.eval_every)
-                saving = last or stop or _is_due(done, cadence.checkpoint_every)
+                due = last or is_due(done, cadence.eval_every)
+                saving = last or stop or is_due(done, cadence.checkpoint_every)
                 if due or saving:
                     _check_finite(_of_step(metrics, len(steps) - 1), done - 1)
                 # Evaluated first, so that a checkpoint's line is always there.
@@ -156,31 +147,8 @@ def _check_start(workdir: Path, first: int, steps: int) -> None:
         print(f"resuming {workdir} at step {first}", flush=True)
 
 
-def calls(
-    first: int, cadence: Cadence, steps_per_call: int, *, split_at_logs: bool
-) -> Iterator[range]:
-    """Yields the steps of each call, from `first` to the end of the run.
-
-    A call ends where something is due: an evaluation, a checkpoint, a line that takes
-    the parameters as they were before its step. It also ends at the multiples of
-    `steps_per_call`, so that a resumed run makes the same calls.
-    """
-    periods = [steps_per_call, cadence.eval_every, cadence.checkpoint_every]
-    if split_at_logs:
-        periods.append(cadence.log_every)
-    while first < cadence.steps:
-        ends = [(first // every + 1) * every for every in periods if every]
-        end = min(cadence.steps, *ends)
-        yield range(first, end)
-        first = end
-
-
 def _of_step(metrics: Mapping[str, Any], i: int) -> dict[str, float]:
     return {name: float(np.ravel(values)[i]) for name, values in metrics.items()}
-
-
-def _is_due(done: int, every: int) -> bool:
-    return every > 0 and done % every == 0
 
 
 def _check_finite(metrics: Mapping[str, float], step: int) -> None:

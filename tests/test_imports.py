@@ -24,7 +24,7 @@ ORDER = (
     "updates",
     "resident",
     "evaluation checkpoints",
-    "runs signals reporting manifest",
+    "runs signals reporting manifest cadence",
     "training inference",
     "config assembly",
     "cli experiment",

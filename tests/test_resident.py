@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cnnjax import losses, optimizers, parallel
+from cnnjax.cadence import Cadence, calls
 from cnnjax.clocks import Clocks
 from cnnjax.data import augment, datasets, device_pipeline, sampling, tf_pipeline
 from cnnjax.data.augment import Preprocessing
@@ -14,7 +15,6 @@ from cnnjax.data.datasets import Split
 from cnnjax.models import MODELS, cifar
 from cnnjax.resident import ResidentUpdate
 from cnnjax.state import init_state
-from cnnjax.training import Cadence, calls
 from cnnjax.updates import Recipe, StreamedUpdate
 
 BATCH = 16
