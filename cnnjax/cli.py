@@ -1,6 +1,5 @@
-"""What the scripts share: finding the config, errors to exit codes, the backend."""
+"""What the scripts share: finding the config, and errors to exit codes."""
 
-import ctypes
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -23,10 +22,6 @@ USAGE = """\
 USAGE_ON_RUN = """\
 --workdir=DIR           folder of a run; it is left as it is
 --config.FIELD=VALUE    in place of the run's own, above all data.name and data.dir"""
-
-# <malloc.h>: M_MMAP_MAX (no block is mapped by itself), M_TRIM_THRESHOLD and M_TOP_PAD
-# in bytes, and M_ARENA_MAX, because the other arenas follow rules of their own.
-MALLOC_OPTIONS = {-4: 0, -1: 1 << 30, -2: 64 << 20, -8: 1}
 
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_CTRL_C = 0, 1, 2, 130
 
@@ -94,6 +89,9 @@ def main_on_run(run: Callable[[ConfigDict, Path], None], *, doc: str) -> None:
 
 
 def _exit_with(parse_and_run: Callable[[Sequence[str]], None], usage: str) -> None:
+    # Before JAX is imported, which reads it. XLA reports each program of the cache as
+    # made for another machine (jax#38445); what matters is raised as well.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     code = EXIT_DONE
     try:
         if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(sys.argv):
@@ -163,36 +161,3 @@ def config_name(default: str) -> str:
     """Returns the stem of the config file named on the command line."""
     path = _with_config_path(sys.argv, default)[1].split("=", 1)[1]
     return Path(path).stem
-
-
-def start_backend() -> None:
-    """Makes each core of a CPU a device of JAX; call it before anything asks for one.
-
-    XLA runs parts of a step on one thread; a batch split over the cores keeps them all
-    busy. Without effect where a GPU is the default backend.
-    """
-    import jax
-
-    _keep_freed_memory()
-    if "JAX_NUM_CPU_DEVICES" not in os.environ:
-        jax.config.update("jax_num_cpu_devices", _num_cores())
-
-
-def _num_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _keep_freed_memory() -> None:
-    """Has the C library keep what a step frees for the next one.
-
-    XLA allocates the results of every step anew. glibc gives large blocks back to the
-    kernel, which maps and zeroes their pages again at the next step: 40,000 page faults
-    a step of the CIFAR network, which took 1.6 to 2.0 times as long (two cores, batch
-    128). Nothing is done where the C library is another one.
-    """
-    library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt"):
-        for option, value in MALLOC_OPTIONS.items():
-            library.mallopt(option, value)

@@ -65,6 +65,10 @@ def _text(default: str, need: str) -> Field:
 
 FIELDS = {
     "seed": Field(0, "an integer in [0, 2**32)", lambda v: 0 <= v < 2**32),
+    # XLA's deterministic operations on a GPU; on a CPU they all are.
+    "deterministic": _flag(False),
+    # Compiled programs are kept in the user's cache folder for the next start.
+    "compile_cache": _flag(True),
     "data.source": _one_of("tfds", "tfds", "npz", "folder", "embedded"),
     "data.name": _text("", "the data set's name; '' for the script's own"),
     "data.dir": _text("", "a folder of data; '' for TFDS's own"),

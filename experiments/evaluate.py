@@ -7,12 +7,14 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from cnnjax import cli
+from cnnjax import backend, cli
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Prints the precision, with exact counts and the data set's name."""
-    cli.start_backend()
+    backend.start(
+        compile_cache=config.compile_cache, deterministic=config.deterministic
+    )
     # Here and not above, so that --help need not wait for JAX.
     from cnnjax import experiment
 

@@ -7,14 +7,16 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from cnnjax import cli
+from cnnjax import backend, cli
 
 DEFAULT_CONFIG = "configs/mnist.py"
 
 
 def run(config: ConfigDict, workdir: str) -> None:
     """Trains in `workdir`, or in a folder of its own under `runs`."""
-    cli.start_backend()
+    backend.start(
+        compile_cache=config.compile_cache, deterministic=config.deterministic
+    )
     # Here and not above, so that --help need not wait for JAX.
     from cnnjax import experiment
 
