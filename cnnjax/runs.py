@@ -21,6 +21,7 @@ UNFINISHED = ".tmp"
 
 # What may differ between a run and its resumption. Devices and mode change the bytes.
 MAY_CHANGE = (
+    "compile_cache",
     "train.steps",
     "train.steps_per_call",
     "train.log_every",

@@ -1,0 +1,250 @@
+"""What the benchmark measures, group by group."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from cnnjax import assembly, manifest
+from cnnjax.benchmarking import (
+    keras_peer,
+    machine,
+    ours,
+    output,
+    peer,
+    plain_flax,
+    torch_peer,
+)
+from cnnjax.benchmarking.timing import Case, alternate, compare, row
+from cnnjax.clocks import Clocks
+from cnnjax.data.arrays import Split
+from cnnjax.errors import InputError
+from cnnjax.state import TrainState, init_state
+from cnnjax.updates import Recipe
+
+Cases = tuple[list[Case], list[tuple[str, str]]]
+
+PEERS: tuple[Callable[[peer.Job], list[peer.Peer]], ...] = (
+    plain_flax.make,
+    keras_peer.make,
+    torch_peer.make,
+)
+# Idle threads of the other libraries spin for a while before they sleep.
+PAUSE_SECONDS = 0.2
+RUN_STEPS = 20
+# What the pictures of the two data sets look like, and how many there are.
+SHAPES = {"cifar10": (50_000, 32, 32, 3), "mnist": (60_000, 28, 28, 1)}
+
+
+def measure(
+    configs: Mapping[str, ConfigDict],
+    groups: Sequence[str],
+    rounds: int,
+    out: Path,
+    profile: Path | None,
+) -> None:
+    """Measures, prints the tables, and writes `benchmark.json` and `benchmark.png`.
+
+    Args:
+        configs: name of the recipe -> configuration, see `experiments/configs`.
+        groups: names of `GROUPS`.
+        rounds: that each case is timed, in alternation with the others of its group.
+        out: folder of the results.
+        profile: folder for a trace of five training steps of "base", or None.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    mesh = assembly.choose_mesh(configs["base"])
+    noise = {"name": "noise of the shapes of cifar10 and mnist"}
+    result = manifest.describe(mesh, mode=configs["base"].parallel.mode, data=noise)
+    measured: dict[str, Any] = {}
+    for group in groups:
+        cases, pairs = GROUPS[group](configs)
+        pause = PAUSE_SECONDS if group == "peers" else 0.0
+        timed = alternate(cases, rounds, pause=pause)
+        peak = timed.get("matrix product")
+        measured[group] = {
+            "cases": {name: row(times, peak) for name, times in timed.items()},
+            "ratios": compare(timed, pairs),
+        }
+        output.print_group(group, measured[group])
+    result |= {"rounds": rounds, "groups": measured}
+    (out / "benchmark.json").write_text(json.dumps(result, indent=2) + "\n")
+    output.chart(measured, out / "benchmark.png")
+    print(f"wrote {out / 'benchmark.json'} and {out / 'benchmark.png'}")
+    if profile is not None:
+        case = _networks({"base": configs["base"]}, machine_too=False)[0]
+        case.run()
+        with jax.profiler.trace(str(profile)):
+            for _ in range(5):
+                case.run()
+        print(f"wrote a trace of five training steps of CifarCNN to {profile}")
+
+
+def networks(configs: Mapping[str, ConfigDict]) -> Cases:
+    """Returns every network forward and training, beside what the machine can do."""
+    return _networks(configs), []
+
+
+def _networks(
+    configs: Mapping[str, ConfigDict], *, machine_too: bool = True
+) -> list[Case]:
+    cases = []
+    for name, config in configs.items():
+        recipe, state, batch = _setup(config)
+        mesh, mode = assembly.choose_mesh(config), config.parallel.mode
+        label = f"{config.model.name} ({name})"
+        cases += [
+            ours.train_case(f"{label}, training", recipe, state, batch, mesh, mode),
+            ours.forward_case(
+                f"{label}, forward", recipe, state.params, batch, mesh, mode
+            ),
+        ]
+    return cases + ([machine.gemm(), machine.stream()] if machine_too else [])
+
+
+def peers(configs: Mapping[str, ConfigDict]) -> Cases:
+    """Returns both convolutional networks beside the same ones in other libraries."""
+    cases, pairs = [machine.gemm()], []
+    for config in (configs["base"], configs["mnist"]):
+        recipe, state, batch = _setup(config)
+        mesh, mode = assembly.choose_mesh(config), config.parallel.mode
+        name = config.model.name
+        training, forward = f"{name} training, cnnjax", f"{name} forward, cnnjax"
+        cases += [
+            ours.train_case(training, recipe, state, batch, mesh, mode),
+            ours.forward_case(forward, recipe, state.params, batch, mesh, mode),
+        ]
+        logits = recipe.model.apply({"params": state.params}, batch["image"])
+        for other in _installed(_job(config, recipe, state, batch)):
+            peer.check(other, np.asarray(logits))
+            theirs = f"{name} training, {other.name}"
+            pairs.append((training, theirs))
+            cases.append(Case(theirs, other.train, len(batch["label"])))
+            theirs = f"{name} forward, {other.name}"
+            pairs.append((forward, theirs))
+            cases.append(Case(theirs, other.forward, len(batch["label"])))
+    return cases, pairs
+
+
+def _installed(job: peer.Job) -> list[peer.Peer]:
+    found = []
+    for make in PEERS:
+        try:
+            found += make(job)
+        except InputError as error:
+            print(f"left out: {error}")
+    return found
+
+
+def operations(configs: Mapping[str, ConfigDict]) -> Cases:
+    """Returns the operations of this project beside their plain forms."""
+    return ours.operation_cases(configs["base"].train.batch_size)
+
+
+def pipelines(configs: Mapping[str, ConfigDict]) -> Cases:
+    """Returns the making of batches alone, by tf.data and on the device."""
+    from cnnjax.data import tf_pipeline
+
+    cases = []
+    for name in ("base", "mnist", "mnist_augmented"):
+        config = configs[name]
+        split = _noise("cifar10" if name == "base" else "mnist")
+        how, batch_size = assembly.make_preprocessing(config), config.train.batch_size
+        batches = tf_pipeline.batches(
+            split,
+            how,
+            seed=0,
+            batch_size=batch_size,
+            first_step=0,
+            num_steps=2**32 // batch_size,
+            workers=config.data.workers,
+        )
+        mesh, mode = assembly.choose_mesh(config), config.parallel.mode
+        cases += [
+            ours.tfdata_case(f"{name}, tfdata", batches, batch_size),
+            ours.device_case(f"{name}, device", split, how, batch_size, mesh, mode),
+        ]
+    return cases, []
+
+
+def runs(configs: Mapping[str, ConfigDict]) -> Cases:
+    """Returns whole CIFAR steps, batches included, beside the step alone."""
+    base = configs["base"]
+    recipe, state, batch = _setup(base)
+    mesh, mode, size = (
+        assembly.choose_mesh(base),
+        base.parallel.mode,
+        len(batch["label"]),
+    )
+    alone = ours.train_case("step alone", recipe, state, batch, mesh, mode)
+    cases, split = [alone], _noise("cifar10")
+    for name, pipeline, steps_per_call in (
+        ("tfdata", "tfdata", 1),
+        ("device", "device", 1),
+        ("device, 100 steps a call", "device", 100),
+    ):
+        config = base.copy_and_resolve_references().unlock()
+        config.data.pipeline, config.train.steps_per_call = pipeline, steps_per_call
+        config.train.steps = 2**32 // size
+        how = assembly.make_preprocessing(config)
+        update = assembly.make_update(config, recipe, split, how, mesh)(0, Clocks())
+        case = ours.update_case(
+            name,
+            update,
+            state,
+            mesh,
+            steps=RUN_STEPS,
+            log_every=config.train.log_every,
+            batch_size=size,
+        )
+        cases.append(case)
+    pairs = [(case.name, "step alone") for case in cases[1:]]
+    return cases, [*pairs, ("device, 100 steps a call", "device")]
+
+
+GROUPS = {
+    "networks": networks,
+    "peers": peers,
+    "operations": operations,
+    "pipelines": pipelines,
+    "runs": runs,
+}
+
+
+def _noise(name: str) -> Split:
+    random, shape = np.random.default_rng(0), SHAPES[name]
+    images = random.integers(0, 256, shape, np.uint8)
+    return Split(images, random.integers(0, 10, shape[0]).astype(np.int32))
+
+
+def _setup(config: ConfigDict) -> tuple[Recipe, TrainState, dict[str, np.ndarray]]:
+    recipe = assembly.make_recipe(config, num_classes=10)
+    name = "cifar10" if config.model.name == "CifarCNN" else "mnist"
+    shape = assembly.make_preprocessing(config).output_shape(SHAPES[name][1:])
+    state = init_state(
+        recipe.model, recipe.tx, seed=0, image_shape=shape, ema=recipe.ema_decay > 0
+    )
+    return recipe, state, ours.random_batch(shape, config.train.batch_size)
+
+
+def _job(
+    config: ConfigDict,
+    recipe: Recipe,
+    state: TrainState,
+    batch: Mapping[str, np.ndarray],
+) -> peer.Job:
+    has = set(state.params)
+    return peer.Job(
+        network=config.model.name,
+        params=jax.device_get(state.params),
+        image=batch["image"],
+        label=batch["label"],
+        learning_rate=config.optim.learning_rate,
+        l2=recipe.l2,
+        penalised=tuple(layer for layer in recipe.penalised if layer in has),
+        keep_prob=config.model.get("keep_prob", 1.0),
+    )

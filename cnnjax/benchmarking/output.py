@@ -1,0 +1,78 @@
+"""The benchmark's tables and its chart."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+OURS, THEIRS = "#0072b2", "#bbbbbb"  # told apart in grey, too
+
+
+def print_group(name: str, group: Mapping[str, Any]) -> None:
+    """Prints the cases of a group, and its ratios.
+
+    Args:
+        name: of the group.
+        group: `cases` and `ratios`, as in the JSON.
+    """
+    table = Table(title=name, title_justify="left")
+    table.add_column("case")
+    for column in ("ms (median)", "min", "max", "images/s", "GFLOP/s", "of peak"):
+        table.add_column(column, justify="right")
+    for case, row in group["cases"].items():
+        times = row["milliseconds"]
+        table.add_row(
+            case,
+            *(f"{times[key]:.2f}" for key in ("median", "min", "max")),
+            _number(row.get("images_per_second"), "{:,.0f}"),
+            _number(row.get("gflops_per_second"), "{:.0f}"),
+            _number(row.get("share_of_peak"), "{:.2f}"),
+        )
+    console = Console(width=None if Console().is_terminal else 110)
+    console.print(table)
+    for pair, times_as_fast in group["ratios"].items():
+        console.print(f"{pair}: {times_as_fast:.2f} times as fast", highlight=False)
+    console.print()
+
+
+def _number(value: float | None, pattern: str) -> str:
+    return "" if value is None else pattern.format(value)
+
+
+def chart(groups: Mapping[str, Any], path: Path) -> None:
+    """Writes bars of images a second: this project's blue, others' grey.
+
+    Args:
+        groups: as in the JSON; those whose cases treat images.
+        path: of the PNG.
+    """
+    shown = {
+        name: {
+            case: row["images_per_second"]
+            for case, row in group["cases"].items()
+            if "images_per_second" in row
+        }
+        for name, group in groups.items()
+    }
+    shown = {name: cases for name, cases in shown.items() if cases}
+    heights = [len(cases) + 1.5 for cases in shown.values()]
+    figure = Figure(figsize=(8, 0.3 * sum(heights) + 0.6), layout="constrained")
+    all_axes = figure.subplots(len(shown), squeeze=False, height_ratios=heights)
+    for axes, (name, cases) in zip(all_axes[:, 0], shown.items(), strict=True):
+        colours = [THEIRS if _is_others(case) else OURS for case in cases]
+        bars = axes.barh(list(cases), list(cases.values()), color=colours)
+        axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
+        axes.set_title(f"{name}: images a second", loc="left", fontsize=10)
+        axes.invert_yaxis()
+        axes.margins(x=0.12)
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+
+
+def _is_others(case: str) -> bool:
+    others = ("PyTorch", "Keras", "plain Flax", "nn.", "lax.", "LRN by")
+    return case.split(", ")[-1].startswith(others)

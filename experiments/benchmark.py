@@ -1,0 +1,57 @@
+"""Times this project on the machine at hand, beside other libraries where installed.
+
+python experiments/benchmark.py --out=runs/benchmark
+
+--out=DIR         folder for benchmark.json and benchmark.png [runs/benchmark]
+--only=GROUPS     some of networks,peers,operations,pipelines,runs, with commas [all]
+--rounds=N        times that each case is measured, in alternation [20]
+--profile=DIR     also a trace of five CIFAR training steps, for `xprof` or Perfetto
+
+Everything is measured in one process and in alternation; figures are medians over the
+rounds, and ratios medians of the ratios of each round. PyTorch is no dependency of the
+project: `pip install torch==2.13.0` (the CPU build will do) puts it beside.
+"""
+
+import runpy
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from cnnjax import backend, cli
+from cnnjax.errors import InputError
+
+CONFIGS = ("base", "mnist", "mnist_augmented", "lenet5", "mlp")
+GROUPS = ("networks", "peers", "operations", "pipelines", "runs")
+
+
+def run(arguments: list[str], out: str, only: str, rounds: int, profile: str) -> None:
+    """Measures, prints tables, and writes the JSON and the chart."""
+    del arguments  # none are taken
+    groups = only.split(",") if only else list(GROUPS)
+    unknown = [group for group in groups if group not in GROUPS]
+    if unknown or rounds < 1:
+        raise InputError(
+            f"got --only={only} and --rounds={rounds}, need some of"
+            f" {','.join(GROUPS)} and at least 1"
+        )
+    backend.start()
+    # Here and not above, so that --help need not wait for JAX.
+    from cnnjax import benchmark
+
+    configs = {name: _config(name) for name in CONFIGS}
+    where = Path(profile) if profile else None
+    benchmark.measure(configs, groups, rounds, Path(out), where)
+
+
+def _config(name: str) -> ConfigDict:
+    path = Path(__file__).parent / "configs" / f"{name}.py"
+    config: ConfigDict = runpy.run_path(str(path))["get_config"]()
+    return config
+
+
+if __name__ == "__main__":
+    cli.main_with(
+        run,
+        doc=__doc__,
+        options={"out": "runs/benchmark", "only": "", "rounds": 20, "profile": ""},
+    )
