@@ -48,7 +48,7 @@ def join(coordinator: str, num_processes: int, process_id: int) -> None:
                 num_processes or None,
                 None if process_id < 0 else process_id,
                 # Where JAX itself gives up it aborts, with a trace of C++.
-                initialization_timeout=2 * JOIN_SECONDS,
+                initialization_timeout=JOIN_SECONDS + LEAVE_SECONDS,
                 shutdown_timeout_seconds=LEAVE_SECONDS,
             )
         except Exception as error:  # Whatever finding out about a cluster raises.
