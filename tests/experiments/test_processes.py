@@ -50,8 +50,10 @@ class Started:
 @pytest.fixture
 def start_two(environment, tmp_path):
     """Returns (*flags, second=flags) -> both processes of a run, each with two."""
-    # A program from the cache is reported as being of another machine, at length.
-    uncached = {k: v for k, v in environment.items() if "COMPILATION_CACHE" not in k}
+    # gRPC would go to the other process through a proxy. A program from the cache is
+    # reported as being of another machine, at length.
+    without = ("http_proxy", "https_proxy", "JAX_COMPILATION_CACHE_DIR")
+    direct = {k: v for k, v in environment.items() if k not in without}
     with contextlib.ExitStack() as started:
 
         def start_two(*flags, second=()):
@@ -68,7 +70,7 @@ def start_two(environment, tmp_path):
                     *flags,
                     *own,
                 )
-                both.append(Started(joined, tmp_path / f"process{i}", uncached))
+                both.append(Started(joined, tmp_path / f"process{i}", direct))
                 started.callback(both[-1].process.wait)
                 started.callback(both[-1].process.kill)
             return both
