@@ -110,7 +110,9 @@ def choose_mesh(config: ConfigDict) -> Mesh:
         InputError: there are fewer devices, or they do not divide the batch.
     """
     batch_size, asked = config.train.batch_size, config.parallel.num_devices
-    num_devices = asked or parallel.choose_num_devices(batch_size, jax.device_count())
+    num_devices = asked or parallel.choose_num_devices(
+        batch_size, jax.device_count(), jax.process_count()
+    )
     try:
         parallel.check_divisible(batch_size, num_devices)
         return parallel.make_mesh(num_devices)
@@ -168,6 +170,7 @@ def make_update(
             first_step=first_step,
             num_steps=train.steps,
             workers=config.data.workers,
+            rows=parallel.own_rows(train.batch_size, mesh),
         )
         return StreamedUpdate(recipe, batches, mesh, mode, clocks)
 

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from cnnjax import orbax_noise
+from cnnjax import orbax_noise, processes
 from cnnjax.errors import InputError, RunError
 
 KEEP_LATEST = 2
@@ -156,12 +156,17 @@ class Checkpoints:
         """
         reasons: dict[int, str] = {}
         for step in reversed(self.steps()):
+            reason = ""
             try:
                 restored = self._restore(step, like)
             except InputError:
                 raise
             except Exception as error:  # Orbax raises whatever its readers raise.
-                reasons[step] = f"{step}: {_one_line(error)}"
+                reason = _one_line(error)
+            # What one process cannot read, none goes on from.
+            reason = max(processes.gather(reason))
+            if reason:
+                reasons[step] = f"{step}: {reason}"
                 print(f"warning: checkpoint {reasons[step]}", file=sys.stderr)
                 continue
             if reasons and not self._read_only:
@@ -178,9 +183,10 @@ class Checkpoints:
     def _move_aside(self, steps: Iterable[int]) -> None:
         with self._disk_errors():
             self._manager.close()
-            for step in steps:
+            for step in steps if processes.is_first() else ():
                 damaged = self._directory / str(step)
                 damaged.rename(_unused(damaged.with_name(f"{step}.corrupt")))
+            processes.gather("moved")
             self._manager = self._open()
 
     def _restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:

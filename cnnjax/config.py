@@ -4,6 +4,7 @@ Light on purpose: it imports neither JAX nor TensorFlow, so that `--help` is qui
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -107,6 +108,14 @@ FIELDS = {
     "eval.top_k": _at_least(1, 1, "classes"),
     "parallel.mode": _one_of("jit", "jit", "pmap"),
     "parallel.num_devices": _at_least(0, 0, "devices; 0 for as many as pay"),
+    "parallel.distributed": _flag(False),
+    "parallel.coordinator": Field(
+        "",
+        "HOST:PORT on which process 0 listens; '' where the cluster tells",
+        lambda v: v == "" or bool(re.fullmatch(r"\S+:\d+", v)),
+    ),
+    "parallel.num_processes": _at_least(0, 0, "processes; 0 where the cluster tells"),
+    "parallel.process_id": _at_least(-1, -1, "(-1 where the cluster tells)"),
 }
 
 MODEL_FIELDS = {
@@ -203,11 +212,43 @@ def validate(config: ConfigDict) -> None:
             f" data.pipeline={flat['data.pipeline']}, which makes one batch at a time;"
             " set --config.data.pipeline=device"
         )
+    _check_processes(flat)
     last_position = flat["train.steps"] * flat["train.batch_size"]
     if last_position > 2**32:
         raise InputError(
             f"got {last_position} examples in all, need at most 2**32, as positions are"
             " uint32; ask for fewer train.steps or a smaller train.batch_size"
+        )
+
+
+def _check_processes(flat: Mapping[str, Any]) -> None:
+    told = {
+        name: flat[f"parallel.{name}"] != FIELDS[f"parallel.{name}"].default
+        for name in ("coordinator", "num_processes", "process_id")
+    }
+    if any(told.values()) and not flat["parallel.distributed"]:
+        name = next(name for name in told if told[name])
+        raise InputError(
+            f"got parallel.{name} without parallel.distributed, need both or neither;"
+            " set --config.parallel.distributed"
+        )
+    if any(told.values()) and not all(told.values()):
+        raise InputError(
+            "got only some of parallel.coordinator, num_processes and process_id, need"
+            " all three, or none of them where the cluster tells them"
+        )
+    if any(told.values()) and (
+        flat["parallel.process_id"] >= flat["parallel.num_processes"]
+    ):
+        raise InputError(
+            f"got parallel.process_id={flat['parallel.process_id']} of"
+            f" {flat['parallel.num_processes']} processes, need 0 to"
+            f" {flat['parallel.num_processes'] - 1}"
+        )
+    if flat["parallel.distributed"] and flat["parallel.mode"] == "pmap":
+        raise InputError(
+            "got parallel.mode=pmap with parallel.distributed, need jit, which alone"
+            " spans processes; set --config.parallel.mode=jit"
         )
 
 

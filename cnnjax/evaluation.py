@@ -82,8 +82,10 @@ class Evaluator:
     def __call__(self, params: Any, split: Split) -> Metrics:
         """Returns the sums over all pictures of `split`, float64 on the host."""
         sums = []
+        rows = parallel.own_rows(self._batch_size, self._mesh)
         for batch in padded_batches(split, self._batch_size):
-            placed = parallel.put_batch(batch, self._mesh, self._mode)
+            own = {name: values[rows] for name, values in batch.items()}
+            placed = parallel.put_batch(own, self._mesh, self._mode)
             if self._compiled is None:
                 self._compiled = self._clocks.compile(self._mapped, params, placed)
             # Fetched each time: on CPU a step must end before the next one starts.

@@ -1,12 +1,14 @@
 """What the scripts do: train and evaluate what a configuration describes."""
 
+import contextlib
 import datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from cnnjax import assembly, inference, manifest, parallel, runs, training
+from cnnjax import assembly, inference, manifest, parallel, processes, runs, training
 from cnnjax.cadence import Cadence
 from cnnjax.clocks import Clocks
 from cnnjax.data import datasets
@@ -27,15 +29,40 @@ def train(
 ) -> None:
     """Trains and evaluates what `config` describes, in `workdir`; prints as it goes.
 
+    Of many processes the first says which `workdir`, and alone prints and writes.
+
     Args:
         config: validated.
-        workdir: a new folder, or that of a run of the same configuration.
+        workdir: a new folder, or that of a run of the same configuration; one that all
+            processes see.
         default_name: of the data set where the configuration names none.
         fallback: the embedded data set for where that one is not to be had.
 
     Raises:
-        InputError: the data, the devices or `workdir` do not fit `config`.
+        InputError: the data, the devices or `workdir` do not fit `config`, or other
+            processes do not answer or were given another.
     """
+    asked = config.parallel
+    if asked.distributed:
+        processes.join(asked.coordinator, asked.num_processes, asked.process_id)
+        flat = runs.flatten(config.to_dict())
+        process_ids = processes.gather(flat.pop("parallel.process_id"))
+        processes.check_same(flat)
+        config = config.copy_and_resolve_references()
+        config.parallel.process_id = process_ids[0]
+        config.lock()
+        workdir = Path(processes.gather(str(workdir))[0])
+    with processes.only_first_prints(), processes.together() as meet:
+        _train(config, workdir, default_name, fallback, meet)
+
+
+def _train(
+    config: ConfigDict,
+    workdir: Path,
+    default_name: str,
+    fallback: str,
+    meet: Callable[..., None],
+) -> None:
     stored = runs.flatten(config.to_dict())
     try:
         finished = runs.finished(workdir, stored)
@@ -95,12 +122,20 @@ def train(
 
     def start(first_step: int, clocks: Clocks) -> Update:
         # Only here can the run no longer be refused, and its manifest be replaced.
-        runs.write_json(workdir / runs.MANIFEST, about)
+        if processes.is_first():
+            runs.write_json(workdir / runs.MANIFEST, about)
         return make_update(first_step, clocks)
 
-    with runs.open_run(
-        workdir, config.to_dict(), steps_may_change=assembly.steps_may_change(config)
-    ):
+    meet()  # before the first changes what the others have read
+    opened: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if processes.is_first():
+        opened = runs.open_run(
+            workdir,
+            config.to_dict(),
+            steps_may_change=assembly.steps_may_change(config),
+        )
+    with opened:
+        meet(last=True)
         final = training.train_and_evaluate(
             recipe,
             dataset,
@@ -121,7 +156,8 @@ def train(
             mode=config.parallel.mode,
             workdir=workdir,
         )
-        runs.write_json(workdir / runs.FINAL_METRICS, final)
+        if processes.is_first():
+            runs.write_json(workdir / runs.FINAL_METRICS, final)
     console.print_summary(final, config.eval.top_k)
     if note:
         print(note, flush=True)

@@ -14,17 +14,18 @@ MODES = ("jit", "pmap")
 MIN_IMAGES_PER_DEVICE = 25
 
 
-def choose_num_devices(batch_size: int, available: int) -> int:
+def choose_num_devices(batch_size: int, available: int, num_processes: int = 1) -> int:
     """Returns the largest number of devices worth using for a batch.
 
-    It divides `batch_size` and leaves each device at least 25 images; at least 1.
+    It divides `batch_size` and leaves each device at least 25 images. It is a multiple
+    of the processes, which have as many devices each; at least one of each.
     """
     usable = [
         n
-        for n in range(1, available + 1)
+        for n in range(num_processes, available + 1, num_processes)
         if batch_size % n == 0 and batch_size // n >= MIN_IMAGES_PER_DEVICE
     ]
-    return max(usable, default=1)
+    return max(usable, default=num_processes)
 
 
 def check_divisible(batch_size: int, num_devices: int) -> None:
@@ -40,28 +41,57 @@ def check_divisible(batch_size: int, num_devices: int) -> None:
 
 
 def make_mesh(num_devices: int) -> Mesh:
-    """Returns the 1-D mesh over the first `num_devices` devices, axis `AXIS`.
+    """Returns the 1-D mesh over `num_devices` devices, axis `AXIS`.
+
+    They are the first of each process, as many of each, in the order of the processes.
 
     Raises:
-        ValueError: there are fewer devices.
+        ValueError: there are fewer devices, or some process would have more of them.
     """
-    available = jax.devices()
+    available, num_processes = jax.devices(), jax.process_count()
     if not 1 <= num_devices <= len(available):
         raise ValueError(
             f"got {num_devices} devices, need 1 to {len(available)}, which is what"
             f" there is of {available[0].platform}"
         )
+    if num_devices % num_processes:
+        raise ValueError(
+            f"got {num_devices} devices for {num_processes} processes, need as many of"
+            f" each: a multiple of {num_processes}"
+        )
+    each = num_devices // num_processes
+    owned = [
+        [device for device in available if device.process_index == process][:each]
+        for process in range(num_processes)
+    ]
     return jax.make_mesh(
         (num_devices,),
         (AXIS,),
         axis_types=(AxisType.Auto,),
-        devices=available[:num_devices],
+        devices=[device for devices in owned for device in devices],
     )
+
+
+def own_rows(batch_size: int, mesh: Mesh) -> slice:
+    """Returns the rows of the global batch that this process makes.
+
+    Args:
+        batch_size: of the global batch, a multiple of the devices.
+        mesh: from `make_mesh`.
+    """
+    count = batch_size // mesh.size * mesh.local_mesh.size
+    return slice(jax.process_index() * count, (jax.process_index() + 1) * count)
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Returns `tree` with every array whole on every device of the mesh."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    sharding = NamedSharding(mesh, PartitionSpec())
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+    # `device_put` would compare every array with those of the other processes.
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree
+    )
 
 
 def put_batch(

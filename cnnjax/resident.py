@@ -87,7 +87,9 @@ class ResidentUpdate:
         """See `Update`."""
         with self._clocks.training():
             made = self._make_chunk(first_step=steps.start, num_steps=len(steps))
-            chunk = parallel.put_batch(made, self._mesh, self._mode)
+            rows = parallel.own_rows(len(made["index"]), self._mesh)
+            own = {name: values[rows] for name, values in made.items()}
+            chunk = parallel.put_batch(own, self._mesh, self._mode)
             count = parallel.replicate(np.int32(len(steps)), self._mesh)
         if self._multi_step is None:
             self._multi_step = self._clocks.compile(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from cnnjax import parallel, runs, signals
+from cnnjax import parallel, processes, runs, signals
 from cnnjax.cadence import Cadence, calls, is_due
 from cnnjax.checkpoints import Checkpoints
 from cnnjax.clocks import Clocks
@@ -83,7 +84,10 @@ def train_and_evaluate(
             state, clocks = restored[0], Clocks(**restored[1])
         first = int(state.step)
         _check_start(workdir, first, cadence.steps)
-        runs.drop_metrics_after(workdir / runs.METRICS, first)
+        log_file = Path(os.devnull)
+        if processes.is_first():
+            log_file = workdir / runs.METRICS
+            runs.drop_metrics_after(log_file, first)
         evaluator = Evaluator(
             recipe.model,
             recipe.loss_fn,
@@ -95,7 +99,7 @@ def train_and_evaluate(
             clocks=clocks,
         )
         update = make_update(first, clocks)
-        with writer.Writer(workdir / runs.METRICS) as log:
+        with writer.Writer(log_file) as log:
             since = (first, clocks.train_seconds)
             for steps in calls(
                 first,
@@ -114,7 +118,8 @@ def train_and_evaluate(
                     _check_finite(values, step)
                     _log_training(log, values, step, recipe, seconds, batch_size)
                 due = last or is_due(done, cadence.eval_every)
-                saving = last or stop or is_due(done, cadence.checkpoint_every)
+                stopping = processes.largest(stop.signum or 0)
+                saving = last or stopping or is_due(done, cadence.checkpoint_every)
                 if due or saving:
                     _check_finite(_of_step(metrics, len(steps) - 1), done - 1)
                 # Evaluated first, so that a checkpoint's line is always there.
@@ -123,8 +128,8 @@ def train_and_evaluate(
                     log.write(done, evaluated | split)
                 if saving:
                     checkpoints.save(done, state, dataclasses.asdict(clocks))
-                if stop.signum is not None and not last:
-                    raise signals.StopRequestedError(stop.signum)
+                if stopping and not last:
+                    raise signals.StopRequestedError(stopping)
         tested = evaluate_all(evaluator, state, dataset.test, "test")
     return {
         "dataset": dataset.name,

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -211,3 +212,28 @@ def test_a_stored_configuration_is_not_trusted(
 def test_a_field_is_a_value() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.FIELDS["seed"].default = 1
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"process_id": 0}, "got parallel.process_id without parallel.distributed"),
+        ({"distributed": True, "process_id": 0}, "got only some of parallel.coord"),
+        ({"distributed": True, "mode": "pmap"}, "parallel.mode=pmap with parallel.dis"),
+        (
+            {
+                "distributed": True,
+                "coordinator": "host:1",
+                "num_processes": 2,
+                "process_id": 2,
+            },
+            "parallel.process_id=2 of 2 processes, need 0 to 1",
+        ),
+        ({"distributed": True, "coordinator": "host"}, "need HOST:PORT"),
+    ],
+)
+def test_processes_are_told_wholly_or_not_at_all(given: dict, message: str) -> None:
+    made = config.default_config("CifarCNN")
+    made.parallel.update(given)
+    with pytest.raises(InputError, match=re.escape(message)):
+        config.validate(made)

@@ -14,7 +14,7 @@ FILES = sorted([*ROOT.glob("cnnjax/**/*.py"), *ROOT.glob("experiments/**/*.py")]
 # Each may import what stands on an earlier line, and itself where it is a package.
 ORDER = (
     "errors clocks orbax_noise backend",
-    "prng ops losses metrics",
+    "prng ops losses metrics processes",
     "models",
     "optimizers",
     "state",

@@ -30,6 +30,7 @@ def batches(
     first_step: int,
     num_steps: int,
     workers: int,
+    rows: slice = slice(None),
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields the batches of steps `first_step` to `num_steps` - 1, in order.
 
@@ -44,6 +45,7 @@ def batches(
         first_step: of the first batch.
         num_steps: of the whole run.
         workers: threads that tf.data may use; the chapter uses 16.
+        rows: of every batch, which are all that is made.
 
     Yields:
         image float32 [batch, height, width, channels], label int32 [batch],
@@ -57,9 +59,10 @@ def batches(
             steps = min(CHUNK_STEPS, num_steps - start)
             positions = range(start * batch_size, (start + steps) * batch_size)
             indices = sampling.example_indices(seed, len(split.labels), positions)
+            indices = indices.reshape(steps, batch_size)[:, rows].ravel()
             # Always as many as a whole chunk has: one compiled program draws them all.
-            drawn = np.arange(CHUNK_STEPS * batch_size) + positions.start
-            drawn = drawn.astype(np.uint32)
+            whole = np.arange(CHUNK_STEPS * batch_size).reshape(-1, batch_size)
+            drawn = (whole[:, rows].ravel() + positions.start).astype(np.uint32)
             params = jax.device_get(
                 augment.draw(key, drawn, preprocessing, image_shape)
             )
@@ -69,7 +72,7 @@ def batches(
             chunk |= {k: v for k, v in params._asdict().items() if v is not None}
             yield {
                 name: values[: len(indices)].reshape(
-                    steps, batch_size, *values.shape[1:]
+                    steps, len(indices) // steps, *values.shape[1:]
                 )
                 for name, values in chunk.items()
             }
@@ -80,7 +83,7 @@ def batches(
         return {
             "image": apply(step["image"], params, preprocessing),
             "label": step["label"],
-            "mask": tf.ones([batch_size]),
+            "mask": tf.ones(tf.shape(step["label"])),
             "position": step["position"],
         }
 
