@@ -65,6 +65,7 @@ def _text(default: str, need: str) -> Field:
 
 FIELDS = {
     "seed": Field(0, "an integer in [0, 2**32)", lambda v: 0 <= v < 2**32),
+    "num_seeds": _at_least(1, 1, "replicas, of the seeds from `seed` on"),
     "data.source": _one_of("tfds", "tfds", "npz", "folder", "embedded"),
     "data.name": _text("", "the data set's name; '' for the script's own"),
     "data.dir": _text("", "a folder of data; '' for TFDS's own"),
@@ -199,12 +200,29 @@ def validate(config: ConfigDict) -> None:
             f" data.pipeline={flat['data.pipeline']}, which makes one batch at a time;"
             " set --config.data.pipeline=device"
         )
+    _check_seeds(flat)
     last_position = flat["train.steps"] * flat["train.batch_size"]
     if last_position > 2**32:
         raise InputError(
             f"got {last_position} examples in all, need at most 2**32, as positions are"
             " uint32; ask for fewer train.steps or a smaller train.batch_size"
         )
+
+
+def _check_seeds(flat: Mapping[str, Any]) -> None:
+    seed, num_seeds = flat["seed"], flat["num_seeds"]
+    if seed + num_seeds > 2**32:
+        raise InputError(
+            f"got seed={seed} and num_seeds={num_seeds}, need seeds below 2**32; set a"
+            " smaller --config.seed"
+        )
+    needed = {"data.pipeline": "device", "parallel.mode": "jit"}
+    for name, value in needed.items():
+        if num_seeds > 1 and flat[name] != value:
+            raise InputError(
+                f"got num_seeds={num_seeds} with {name}={flat[name]}, need {value} for"
+                f" more than one seed; set --config.{name}={value}"
+            )
 
 
 def _flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
