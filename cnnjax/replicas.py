@@ -24,7 +24,7 @@ from cnnjax.updates import Recipe, settle, train_step_of, with_clean_accuracy
 
 
 def choose_num_devices(num_seeds: int, available: int) -> int:
-    """Returns the largest number of devices, at most `available`, that divides K."""
+    """Returns the largest number of devices that divides the seeds; at least 1."""
     return max(n for n in range(1, available + 1) if num_seeds % n == 0)
 
 
@@ -91,8 +91,9 @@ def compile_replicas(
 ) -> Any:
     """Returns `step`, the program of one replica, compiled for all of them.
 
-    On a device the replicas are looped over. Under `vmap` their weights would make
-    grouped convolutions, which are slow.
+    On a device the replicas are looped over. Under `vmap` their weights make grouped
+    convolutions: about half the images a second. Unrolled, the loop is no quicker and
+    compiles four times as long (CifarCNN, four seeds on two cores).
 
     Args:
         step: (own ..., whole ...) -> anything; on one device, without collectives.
