@@ -9,13 +9,14 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from cnnjax import losses, optimizers, parallel
+from cnnjax import losses, optimizers, parallel, replicas
 from cnnjax.clocks import Clocks
 from cnnjax.data import datasets
 from cnnjax.data.augment import Preprocessing
 from cnnjax.data.datasets import Dataset, Split
 from cnnjax.errors import InputError
 from cnnjax.models import MODELS, cifar, lenet
+from cnnjax.replicas import ReplicasUpdate
 from cnnjax.resident import ResidentUpdate
 from cnnjax.step import LossFn
 from cnnjax.updates import Recipe, StreamedUpdate, Update
@@ -106,15 +107,22 @@ def load_data(config: ConfigDict, *, default_name: str, fallback: str) -> Datase
 def choose_mesh(config: ConfigDict) -> Mesh:
     """Returns the mesh that `config.parallel` asks for; 0 devices: as many as pay.
 
+    Its devices share the batch, or the seeds where there are several.
+
     Raises:
-        InputError: there are fewer devices, or they do not divide the batch.
+        InputError: there are fewer devices, or they do not divide what they share.
     """
-    batch_size, asked = config.train.batch_size, config.parallel.num_devices
-    num_devices = asked or parallel.choose_num_devices(
-        batch_size, jax.device_count(), jax.process_count()
-    )
+    asked, available = config.parallel.num_devices, jax.device_count()
+    batch_size, num_seeds = config.train.batch_size, config.num_seeds
     try:
-        parallel.check_divisible(batch_size, num_devices)
+        if num_seeds > 1:
+            num_devices = asked or replicas.choose_num_devices(num_seeds, available)
+            replicas.check_divisible(num_seeds, num_devices)
+        else:
+            num_devices = asked or parallel.choose_num_devices(
+                batch_size, available, jax.process_count()
+            )
+            parallel.check_divisible(batch_size, num_devices)
         return parallel.make_mesh(num_devices)
     except ValueError as error:
         raise InputError(f"parallel.num_devices={asked}: {error}") from error
@@ -136,7 +144,7 @@ def make_update(
     """Returns (first step, clocks) -> what does the updates from there on.
 
     Args:
-        config: the seed, `train`, `parallel` and the pipeline's fields of `data`.
+        config: the seeds, `train`, `parallel` and the pipeline's fields of `data`.
         recipe: network, loss and optimiser.
         split: the training pictures.
         preprocessing: crop, distortions and normalisation.
@@ -146,6 +154,18 @@ def make_update(
 
     def resident(first_step: int, clocks: Clocks) -> Update:
         del first_step  # each call names its steps
+        if config.num_seeds > 1:
+            return ReplicasUpdate(
+                recipe,
+                split,
+                preprocessing,
+                seed=config.seed,
+                num_seeds=config.num_seeds,
+                batch_size=train.batch_size,
+                steps_per_call=train.steps_per_call,
+                mesh=mesh,
+                clocks=clocks,
+            )
         return ResidentUpdate(
             recipe,
             split,

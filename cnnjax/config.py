@@ -66,6 +66,7 @@ def _text(default: str, need: str) -> Field:
 
 FIELDS = {
     "seed": Field(0, "an integer in [0, 2**32)", lambda v: 0 <= v < 2**32),
+    "num_seeds": _at_least(1, 1, "replicas, of the seeds from `seed` on"),
     # XLA's deterministic operations on a GPU; on a CPU they all are.
     "deterministic": _flag(False),
     # Compiled programs are kept in the user's cache folder for the next start.
@@ -213,6 +214,7 @@ def validate(config: ConfigDict) -> None:
             " set --config.data.pipeline=device"
         )
     _check_processes(flat)
+    _check_seeds(flat)
     last_position = flat["train.steps"] * flat["train.batch_size"]
     if last_position > 2**32:
         raise InputError(
@@ -250,6 +252,26 @@ def _check_processes(flat: Mapping[str, Any]) -> None:
             "got parallel.mode=pmap with parallel.distributed, need jit, which alone"
             " spans processes; set --config.parallel.mode=jit"
         )
+
+
+def _check_seeds(flat: Mapping[str, Any]) -> None:
+    seed, num_seeds = flat["seed"], flat["num_seeds"]
+    if seed + num_seeds > 2**32:
+        raise InputError(
+            f"got seed={seed} and num_seeds={num_seeds}, need seeds below 2**32; set a"
+            " smaller --config.seed"
+        )
+    needed = {
+        "data.pipeline": "device",
+        "parallel.mode": "jit",
+        "parallel.distributed": False,
+    }
+    for name, value in needed.items():
+        if num_seeds > 1 and flat[name] != value:
+            raise InputError(
+                f"got num_seeds={num_seeds} with {name}={flat[name]}, need {value} for"
+                f" more than one seed; set --config.{name}={value}"
+            )
 
 
 def _flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:

@@ -15,6 +15,7 @@ from cnnjax.clocks import Clocks
 from cnnjax.data import augment
 from cnnjax.data.datasets import Split
 from cnnjax.metrics import Metrics
+from cnnjax.spread import with_spread
 from cnnjax.step import LossFn, make_eval_step
 
 
@@ -95,14 +96,16 @@ class Evaluator:
         return total
 
 
-def summarise(prefix: str, sums: Metrics) -> dict[str, float | int]:
+def summarise(prefix: str, sums: Metrics) -> dict[str, Any]:
     """Returns `prefix/accuracy`, a fraction, `/correct`, `/count` and `/loss` in nats.
 
-    The loss is the mean cross-entropy; it holds no penalty on weights.
+    The loss is the mean cross-entropy; it holds no penalty on weights. Of sums of many
+    seeds each is a list, with its mean and deviation; but not the count, which is one.
     """
-    return {
-        f"{prefix}/accuracy": float(sums.correct / sums.count),
-        f"{prefix}/correct": int(sums.correct),
-        f"{prefix}/count": int(sums.count),
-        f"{prefix}/loss": float(sums.loss / sums.count),
+    values = {
+        f"{prefix}/accuracy": np.asarray(sums.correct / sums.count).tolist(),
+        f"{prefix}/correct": np.asarray(sums.correct, np.int64).tolist(),
+        f"{prefix}/count": int(np.ravel(sums.count)[0]),
+        f"{prefix}/loss": np.asarray(sums.loss / sums.count).tolist(),
     }
+    return with_spread(values)

@@ -3,20 +3,29 @@
 import contextlib
 import datetime
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from cnnjax import assembly, inference, manifest, parallel, processes, runs, training
+from cnnjax import (
+    assembly,
+    inference,
+    manifest,
+    processes,
+    runs,
+    spread,
+    training,
+)
 from cnnjax.cadence import Cadence
 from cnnjax.clocks import Clocks
 from cnnjax.data import datasets
 from cnnjax.data.datasets import Dataset
 from cnnjax.errors import InputError
-from cnnjax.evaluation import Evaluator
+from cnnjax.replica_evaluation import make_evaluator
+from cnnjax.replicas import start_state
 from cnnjax.reporting import console, writer
-from cnnjax.state import init_state
 from cnnjax.updates import Update
 
 
@@ -97,6 +106,7 @@ def _train(
             shape,
             dataset,
             batch_size=config.train.batch_size,
+            num_seeds=config.num_seeds,
             mesh=mesh,
             mode=config.parallel.mode,
         )
@@ -151,6 +161,7 @@ def _train(
             eval_batch_size=config.eval.batch_size,
             top_k=config.eval.top_k,
             seed=config.seed,
+            num_seeds=config.num_seeds,
             batch_size=config.train.batch_size,
             mesh=mesh,
             mode=config.parallel.mode,
@@ -172,7 +183,8 @@ def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
     Returns:
         `test/accuracy`, `test/correct`, `test/count`, `test/loss`, and the same of
-        `test_ema` where the run keeps an average.
+        `test_ema` where the run keeps an average; of a run of many seeds all but the
+        counts are lists, with `.../mean` and `.../std` beside them.
 
     Raises:
         InputError: the data have other classes or do not fit; or no checkpoint.
@@ -183,18 +195,19 @@ def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     mesh = assembly.choose_mesh(config)
     recipe = assembly.make_recipe(config, dataset.num_classes)
     preprocessing = assembly.make_preprocessing(config)
-    like = init_state(
-        recipe.model,
-        recipe.tx,
+    like = start_state(
+        recipe,
         seed=config.seed,
+        num_seeds=config.num_seeds,
         image_shape=preprocessing.output_shape(dataset.image_shape),
-        ema=recipe.ema_decay > 0,
+        mesh=mesh,
     )
-    state = inference.restore(workdir, parallel.replicate(like, mesh))
-    evaluator = Evaluator(
+    state = inference.restore(workdir, like)
+    evaluator = make_evaluator(
         recipe.model,
         recipe.loss_fn,
         preprocessing,
+        num_seeds=config.num_seeds,
         batch_size=config.eval.batch_size,
         top_k=config.eval.top_k,
         mesh=mesh,
@@ -204,10 +217,15 @@ def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     values = training.evaluate_all(evaluator, state, dataset.test, "test")
     for prefix in ("test", "test_ema"):
         if f"{prefix}/accuracy" in values:
-            line = writer.precision_line(
-                values, prefix, dataset.name, config.eval.top_k
+            line = partial(
+                writer.precision_line,
+                prefix=prefix,
+                dataset=dataset.name,
+                k=config.eval.top_k,
             )
-            print(line)
+            for k, seed in enumerate(state.seed if config.num_seeds > 1 else ()):
+                print(f"seed {seed}: {line(spread.of_seed(values, k))}")
+            print(line(values))
     return values
 
 

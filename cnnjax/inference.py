@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+
 from cnnjax import runs
 from cnnjax.checkpoints import Checkpoints
 from cnnjax.errors import InputError
@@ -39,6 +42,29 @@ def restore(workdir: Path, like: TrainState) -> TrainState:
             f"{workdir} has no checkpoint: need a run that has saved one; let it train"
         )
     return restored[0]
+
+
+def replica(state: TrainState, k: int) -> TrainState:
+    """Returns the k-th network of a run of many seeds, as a run of its seed has it.
+
+    Args:
+        state: from `restore`, with a `like` from `replicas.start_state`.
+        k: from 0, which is all there is in a run of one seed.
+
+    Raises:
+        InputError: the run has fewer.
+
+    Returns:
+        The state without the leading [num_seeds], on the host.
+    """
+    num_seeds = state.step.size
+    if not 0 <= k < num_seeds:
+        raise InputError(
+            f"got replica {k}, need 0 to {num_seeds - 1}: the run is of {num_seeds}"
+            " seeds; name one of them"
+        )
+    state = jax.device_get(state)
+    return state if np.ndim(state.step) == 0 else jax.tree.map(lambda x: x[k], state)
 
 
 def check_same_classes(workdir: Path, class_names: tuple[str, ...], name: str) -> None:

@@ -1,5 +1,6 @@
 """Updates of batches that are made on the device, many in one call."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,8 +13,9 @@ from cnnjax.clocks import Clocks
 from cnnjax.data import device_pipeline
 from cnnjax.data.arrays import Split
 from cnnjax.data.augment import Preprocessing
+from cnnjax.metrics import Metrics
 from cnnjax.state import TrainState
-from cnnjax.step import make_eval_step, make_multi_step
+from cnnjax.step import Batch, make_eval_step, make_multi_step
 from cnnjax.updates import Recipe, settle, train_step_of, with_clean_accuracy
 
 
@@ -66,17 +68,9 @@ class ResidentUpdate:
         )
         self._mapped_eval = None
         if recipe.has_dropout:
-            eval_step = make_eval_step(
-                recipe.model, loss_fn=recipe.loss_fn, axis_name=parallel.AXIS
-            )
-
-            def first_of_chunk(state: TrainState, chunk: Any, data: Any) -> Any:
-                index, position = chunk["index"][:, 0], chunk["position"][:, 0]
-                batch = make_batch(state.seed, data, index, position)
-                return eval_step(state.params, batch)
-
+            clean_step = clean_step_of(recipe, make_batch, parallel.AXIS)
             self._mapped_eval = parallel.compile_step(
-                first_of_chunk, mesh, mode, num_whole=1
+                clean_step, mesh, mode, num_whole=1
             )
         self._multi_step: Any = None
         self._eval_step: Any = None
@@ -107,3 +101,25 @@ class ResidentUpdate:
             metrics = settle(metrics, self._mesh, fetch)
         metrics = {name: values[: len(steps)] for name, values in metrics.items()}
         return state, with_clean_accuracy(metrics, clean)
+
+
+def clean_step_of(
+    recipe: Recipe, make_batch: Callable[..., Batch], axis_name: str | None
+) -> Callable[[TrainState, Batch, Batch], Metrics]:
+    """Returns (state, chunk, data) -> sums over the chunk's first batch, no dropout.
+
+    Args:
+        recipe: network and loss.
+        make_batch: as `make_multi_step` takes it.
+        axis_name: the mapped axis to sum over, or None on a single device.
+    """
+    eval_step = make_eval_step(
+        recipe.model, loss_fn=recipe.loss_fn, axis_name=axis_name
+    )
+
+    def first_of_chunk(state: TrainState, chunk: Batch, data: Batch) -> Metrics:
+        index, position = chunk["index"][:, 0], chunk["position"][:, 0]
+        batch = make_batch(state.seed, data, index, position)
+        return eval_step(state.params, batch)
+
+    return first_of_chunk

@@ -1,7 +1,6 @@
 """The one loop, and the one stateful place."""
 
 import dataclasses
-import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,16 +9,18 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from cnnjax import parallel, processes, runs, signals
+from cnnjax import processes, runs, signals, spread
 from cnnjax.cadence import Cadence, calls, is_due
 from cnnjax.checkpoints import Checkpoints
 from cnnjax.clocks import Clocks
 from cnnjax.data.augment import Preprocessing
 from cnnjax.data.datasets import Dataset, Split
 from cnnjax.errors import InputError, RunError
-from cnnjax.evaluation import Evaluator, summarise
+from cnnjax.evaluation import summarise
+from cnnjax.replica_evaluation import Evaluate, make_evaluator
+from cnnjax.replicas import start_state
 from cnnjax.reporting import writer
-from cnnjax.state import TrainState, init_state, num_params
+from cnnjax.state import TrainState, num_params
 from cnnjax.updates import Recipe, Update
 
 
@@ -34,6 +35,7 @@ def train_and_evaluate(
     eval_batch_size: int,
     top_k: int,
     seed: int,
+    num_seeds: int,
     batch_size: int,
     mesh: Mesh,
     mode: str,
@@ -51,7 +53,8 @@ def train_and_evaluate(
         eval_batch_size: pictures at a time in evaluations.
         top_k: a prediction is right when the label is among the first `top_k`.
         seed: of the run.
-        batch_size: of the global batch.
+        num_seeds: how many replicas are trained, of the seeds from `seed` on.
+        batch_size: of the global batch, and of each replica's.
         mesh: the devices.
         mode: `jit` or `pmap`.
         workdir: an open run, see `runs.open_run`.
@@ -64,34 +67,35 @@ def train_and_evaluate(
         RunError: a loss or gradient was not finite; the last good state is kept.
         StopRequestedError: SIGTERM or Ctrl-C; the state has been saved.
     """
-    state = init_state(
-        recipe.model,
-        recipe.tx,
+    state = start_state(
+        recipe,
         seed=seed,
+        num_seeds=num_seeds,
         image_shape=preprocessing.output_shape(dataset.image_shape),
-        ema=recipe.ema_decay > 0,
+        mesh=mesh,
     )
     clocks = Clocks()
     held_out = dataset.test if validation is None else validation
+    examples = num_seeds * batch_size
     split = {"eval/split": "test" if validation is None else "validation"}
     with (
         signals.stop_requests() as stop,
         Checkpoints(workdir / runs.CHECKPOINTS) as checkpoints,
     ):
-        state = parallel.replicate(state, mesh)
         restored = checkpoints.restore_latest(state)
         if restored is not None:
             state, clocks = restored[0], Clocks(**restored[1])
-        first = int(state.step)
+        first = int(np.ravel(state.step)[0])
         _check_start(workdir, first, cadence.steps)
         log_file = Path(os.devnull)
         if processes.is_first():
             log_file = workdir / runs.METRICS
             runs.drop_metrics_after(log_file, first)
-        evaluator = Evaluator(
+        evaluator = make_evaluator(
             recipe.model,
             recipe.loss_fn,
             preprocessing,
+            num_seeds=num_seeds,
             batch_size=eval_batch_size,
             top_k=top_k,
             mesh=mesh,
@@ -115,13 +119,13 @@ def train_and_evaluate(
                     since = (done, clocks.train_seconds)
                 for step in logged:
                     values = _of_step(metrics, step - steps.start)
-                    _check_finite(values, step)
-                    _log_training(log, values, step, recipe, seconds, batch_size)
+                    _check_finite(values, step, seed)
+                    _log_training(log, values, step, recipe, seconds, examples)
                 due = last or is_due(done, cadence.eval_every)
                 stopping = processes.largest(stop.signum or 0)
                 saving = last or stopping or is_due(done, cadence.checkpoint_every)
                 if due or saving:
-                    _check_finite(_of_step(metrics, len(steps) - 1), done - 1)
+                    _check_finite(_of_step(metrics, len(steps) - 1), done - 1, seed)
                 # Evaluated first, so that a checkpoint's line is always there.
                 if due:
                     evaluated = evaluate_all(evaluator, state, held_out, "eval")
@@ -134,10 +138,10 @@ def train_and_evaluate(
     return {
         "dataset": dataset.name,
         "steps": cadence.steps,
-        "num_params": num_params(state.params),
+        "num_params": num_params(state.params) // num_seeds,
         **tested,
         "train_seconds": clocks.train_seconds,
-        "perf/examples_per_sec": cadence.steps * batch_size / clocks.train_seconds,
+        "perf/examples_per_sec": cadence.steps * examples / clocks.train_seconds,
         "compile_seconds": clocks.compile_seconds,
     }
 
@@ -152,26 +156,28 @@ def _check_start(workdir: Path, first: int, steps: int) -> None:
         print(f"resuming {workdir} at step {first}", flush=True)
 
 
-def _of_step(metrics: Mapping[str, Any], i: int) -> dict[str, float]:
-    return {name: float(np.ravel(values)[i]) for name, values in metrics.items()}
+def _of_step(metrics: Mapping[str, Any], i: int) -> dict[str, Any]:
+    """Returns the figures of the i-th step: numbers, or lists of those of each seed."""
+    return {k: np.atleast_1d(v)[..., i].tolist() for k, v in metrics.items()}
 
 
-def _check_finite(metrics: Mapping[str, float], step: int) -> None:
+def _check_finite(metrics: Mapping[str, Any], step: int, seed: int) -> None:
     for part in ("cross_entropy", "l2", "grad_norm"):
-        if not math.isfinite(metrics[part]):
+        bad = spread.not_finite(metrics[part], seed)
+        if bad:
             raise RunError(
-                f"{part} is {metrics[part]} at step {step}; the last good checkpoint"
+                f"{part} is {bad} at step {step}; the last good checkpoint"
                 " is kept: lower optim.learning_rate, or look at the data"
             )
 
 
 def _log_training(
     log: writer.Writer,
-    metrics: Mapping[str, float],
+    metrics: Mapping[str, Any],
     step: int,
     recipe: Recipe,
     seconds: float,
-    batch_size: int,
+    examples: int,
 ) -> None:
     values = {
         "train/loss": metrics["loss"],
@@ -179,17 +185,19 @@ def _log_training(
         "train/l2": metrics["l2"],
         "train/accuracy": metrics["accuracy"],
         "train/learning_rate": float(recipe.schedule(step)),
-        "perf/examples_per_sec": batch_size / seconds,
+        "perf/examples_per_sec": examples / seconds,
         "perf/sec_per_batch": seconds,
     }
+    values = spread.with_spread(values)
     log.write(step, values)
     print(writer.training_line(values, step), flush=True)
     if recipe.has_dropout:
-        print(f"step {step}, training accuracy {values['train/accuracy']:.2f}")
+        accuracy = spread.mean(values, "train/accuracy")
+        print(f"step {step}, training accuracy {accuracy:.2f}")
 
 
 def evaluate_all(
-    evaluator: Evaluator, state: TrainState, split: Split, prefix: str
+    evaluator: Evaluate, state: TrainState, split: Split, prefix: str
 ) -> dict[str, Any]:
     """Returns the figures of the parameters, and of their average if one is kept.
 

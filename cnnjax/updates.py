@@ -112,7 +112,7 @@ class StreamedUpdate:
         return state, with_clean_accuracy(metrics, clean)
 
 
-def train_step_of(recipe: Recipe) -> TrainStep:
+def train_step_of(recipe: Recipe, axis_name: str | None = parallel.AXIS) -> TrainStep:
     """Returns the training step of a recipe, for one device of a mesh."""
     return make_train_step(
         recipe.model,
@@ -121,7 +121,7 @@ def train_step_of(recipe: Recipe) -> TrainStep:
         l2=recipe.l2,
         penalised=recipe.penalised,
         ema_decay=recipe.ema_decay,
-        axis_name=parallel.AXIS,
+        axis_name=axis_name,
     )
 
 
@@ -142,6 +142,6 @@ def with_clean_accuracy(
     """Returns the metrics, the first accuracy replaced by that of `clean`, if any."""
     if clean is None:
         return metrics
-    accuracy = np.array(metrics["accuracy"]).reshape(-1)
-    accuracy[0] = clean.correct / clean.count
+    accuracy = np.atleast_1d(np.array(metrics["accuracy"]))
+    accuracy[..., 0] = clean.correct / clean.count
     return metrics | {"accuracy": accuracy}

@@ -69,6 +69,7 @@ def test_another_type_is_refused(model: str, name: str) -> None:
     [
         ("seed", -1, r"an integer in \[0, 2\*\*32\)"),
         ("seed", 2**32, r"an integer in \[0, 2\*\*32\)"),
+        ("num_seeds", 0, "at least 1 replicas"),
         ("data.source", "web", "one of tfds, npz, folder, embedded"),
         ("data.on_missing", "", "one of embedded, error"),
         ("data.pipeline", "grain", "one of tfdata"),
@@ -126,6 +127,28 @@ def test_many_steps_a_call_need_the_data_on_the_device() -> None:
         config.validate(chosen)
     chosen.data.pipeline = "device"
     config.validate(chosen)
+
+
+def test_many_seeds_need_the_data_on_the_device_and_jit() -> None:
+    chosen = changed("MLP", "num_seeds", 4)
+    with pytest.raises(
+        InputError, match=r"num_seeds=4 with data\.pipeline=tfdata, need"
+    ):
+        config.validate(chosen)
+    chosen.data.pipeline = "device"
+    config.validate(chosen)
+    chosen.parallel.mode = "pmap"
+    with pytest.raises(InputError, match=r"num_seeds=4 with parallel\.mode=pmap, need"):
+        config.validate(chosen)
+
+
+def test_every_seed_must_fit_its_type() -> None:
+    chosen = changed("MLP", "seed", 2**32 - 4)
+    chosen.data.pipeline, chosen.num_seeds = "device", 4
+    config.validate(chosen)
+    chosen.num_seeds = 5
+    with pytest.raises(InputError, match=r"seed=4294967292 and num_seeds=5, need"):
+        config.validate(chosen)
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -13,7 +13,7 @@ FILES = sorted([*ROOT.glob("cnnjax/**/*.py"), *ROOT.glob("experiments/**/*.py")]
 
 # Each may import what stands on an earlier line, and itself where it is a package.
 ORDER = (
-    "errors clocks orbax_noise backend",
+    "errors clocks orbax_noise backend spread",
     "prng ops losses metrics processes",
     "models",
     "optimizers",
@@ -23,7 +23,9 @@ ORDER = (
     "data",
     "updates",
     "resident",
+    "replicas",
     "evaluation checkpoints",
+    "replica_evaluation",
     "runs signals reporting manifest cadence",
     "training inference",
     "benchmarking",

@@ -19,6 +19,7 @@ def print_setup(
     dataset: Dataset,
     *,
     batch_size: int,
+    num_seeds: int,
     mesh: Mesh,
     mode: str,
 ) -> None:
@@ -29,6 +30,7 @@ def print_setup(
         image_shape: (height, width, channels) of what it is fed.
         dataset: what it is trained and tested on.
         batch_size: of the global batch.
+        num_seeds: how many replicas are trained at once.
         mesh: the devices.
         mode: `jit` or `pmap`.
 
@@ -44,10 +46,12 @@ def print_setup(
         f" {len(dataset.train.labels)} training and {len(dataset.test.labels)} test"
         " pictures"
     )
+    count, what = batch_size, "pictures of a batch"
+    if num_seeds > 1:
+        count, what = num_seeds, "seeds"
     print(
         f"devices: {mesh.size} x {mesh.devices.flat[0].device_kind}"
-        f" ({mode}), {batch_size // mesh.size} of the {batch_size}"
-        " pictures of a batch on each",
+        f" ({mode}), {count // mesh.size} of the {count} {what} on each",
         flush=True,
     )
 

@@ -5,6 +5,9 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
+
+from cnnjax import spread
 
 
 class Writer:
@@ -26,31 +29,44 @@ class Writer:
     ) -> None:
         self._file.close()
 
-    def write(self, step: int, values: Mapping[str, float | int | str]) -> None:
-        """Appends {"step": step, **values}; a non-finite number becomes null."""
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Appends {"step": step, **values}; a non-finite number becomes null.
+
+        Args:
+            step: number of updates done.
+            values: numbers, texts, and lists of them where there are many seeds.
+        """
         record = {"step": step} | {name: _jsonable(v) for name, v in values.items()}
         self._file.write(json.dumps(record, allow_nan=False) + "\n")
 
 
-def _jsonable(value: float | int | str) -> float | int | str | None:
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_jsonable(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def training_line(values: Mapping[str, float], step: int) -> str:
-    """Returns the chapter's line: step, loss, examples a second, seconds a batch."""
+def training_line(values: Mapping[str, Any], step: int) -> str:
+    """Returns the chapter's line: step, loss, examples a second, seconds a batch.
+
+    The loss is the mean over the seeds where there are many.
+    """
     return (
-        f"step {step}, loss={values['train/loss']:.2f}"
+        f"step {step}, loss={spread.mean(values, 'train/loss'):.2f}"
         f" ({values['perf/examples_per_sec']:.1f} examples/sec;"
         f" {values['perf/sec_per_batch']:.3f} sec/batch)"
     )
 
 
-def precision_line(
-    values: Mapping[str, float | int], prefix: str, dataset: str, k: int
-) -> str:
-    """Returns the chapter's last line, with the exact count and the data set's name."""
-    return (
-        f"precision @ {k} = {values[f'{prefix}/accuracy']:.3f}"
-        f" ({values[f'{prefix}/correct']}/{values[f'{prefix}/count']})"
-        f" on {dataset} [{prefix}]"
-    )
+def precision_line(values: Mapping[str, Any], prefix: str, dataset: str, k: int) -> str:
+    """Returns the chapter's last line, with the exact count and the data set's name.
+
+    Of many seeds it has the mean and the standard deviation.
+    """
+    accuracy, count = values[f"{prefix}/accuracy"], values[f"{prefix}/count"]
+    if isinstance(accuracy, list):
+        mean, std = (values[f"{prefix}/accuracy/{part}"] for part in ("mean", "std"))
+        figure = f"{mean:.3f} ± {std:.3f} ({len(accuracy)} seeds, {count} pictures)"
+    else:
+        figure = f"{accuracy:.3f} ({values[f'{prefix}/correct']}/{count})"
+    return f"precision @ {k} = {figure} on {dataset} [{prefix}]"

@@ -64,6 +64,7 @@ def files(make_npz, tmp_path_factory):
     return {
         "root": root,
         "colour": colour,
+        "grey": make_npz((28, 28)),
         "small": make_npz((8, 8, 3)),
         "many": make_npz(y_test=np.full(30, 10)),
         "negative": make_npz(y_train=np.full(60, -1)),
@@ -120,6 +121,15 @@ CASES = {
         f"{BASE} {NPZ}{{colour}} --config.train.batch_size=51"
         " --config.parallel.num_devices=51",
         "got 51 devices, need 1 to ",
+    ),
+    "seeds-of-tfdata": (
+        f"{BASE} {NPZ}{{colour}} --config.num_seeds=4",
+        "num_seeds=4 with data.pipeline=tfdata, need device",
+    ),
+    "seeds-and-devices": (
+        f"{MNIST} {NPZ}{{grey}} --config.num_seeds=4 --config.data.pipeline=device"
+        " --config.train.batch_size=15 --config.parallel.num_devices=3",
+        "num_devices=3: got 4 seeds for 3 devices, .* take 1, 2 or 4 devices",
     ),
     "batch-zero": (f"{BASE} --config.train.batch_size=0", "batch_size=0, need"),
     "batch-larger-than-data": (

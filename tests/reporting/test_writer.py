@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cnnjax import spread
 from cnnjax.reporting import writer
 
 FULL_DISK = Path("/dev/full")
@@ -31,6 +32,14 @@ def test_lines_are_json_and_there_as_soon_as_written(tmp_path: Path) -> None:
     ]
 
 
+def test_a_list_of_many_seeds_is_one_of_json(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with writer.Writer(path) as log:
+        log.write(0, {"train/loss": [4.5, float("nan")], "eval/correct": [7, 8]})
+    line = {"step": 0, "train/loss": [4.5, None], "eval/correct": [7, 8]}
+    assert json.loads(path.read_text()) == line
+
+
 @pytest.mark.skipif(not FULL_DISK.exists(), reason="Linux has it")
 def test_a_full_disk_is_told_at_once() -> None:
     log = writer.Writer(FULL_DISK)
@@ -53,4 +62,20 @@ def test_the_chapters_lines() -> None:
     assert (
         writer.precision_line(final, "test", "cifar10", 1)
         == "precision @ 1 = 0.732 (7320/10000) on cifar10 [test]"
+    )
+
+
+def test_the_chapters_lines_of_many_seeds() -> None:
+    values = {
+        "train/loss": [4.0, 5.0],
+        "perf/examples_per_sec": 2000.0,
+        "perf/sec_per_batch": 0.128,
+    }
+    line = "step 10, loss=4.50 (2000.0 examples/sec; 0.128 sec/batch)"
+    assert writer.training_line(spread.with_spread(values), 10) == line
+    accuracies = {"test/accuracy": [0.70, 0.72], "test/count": 10_000}
+    final = spread.with_spread(accuracies)
+    assert (
+        writer.precision_line(final, "test", "cifar10", 1)
+        == "precision @ 1 = 0.710 ± 0.014 (2 seeds, 10000 pictures) on cifar10 [test]"
     )
