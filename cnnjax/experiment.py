@@ -6,7 +6,16 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from cnnjax import assembly, inference, manifest, parallel, runs, training
+from cnnjax import (
+    assembly,
+    identity,
+    inference,
+    manifest,
+    parallel,
+    runs,
+    signals,
+    training,
+)
 from cnnjax.cadence import Cadence
 from cnnjax.clocks import Clocks
 from cnnjax.data import datasets
@@ -98,8 +107,10 @@ def train(
         runs.write_json(workdir / runs.MANIFEST, about)
         return make_update(first_step, clocks)
 
-    with runs.open_run(
-        workdir, config.to_dict(), steps_may_change=assembly.steps_may_change(config)
+    steps_may_change = assembly.steps_may_change(config)
+    with (
+        runs.open_run(workdir, config.to_dict(), steps_may_change=steps_may_change),
+        signals.stop_requests() as stop,
     ):
         final = training.train_and_evaluate(
             recipe,
@@ -120,19 +131,25 @@ def train(
             mesh=mesh,
             mode=config.parallel.mode,
             workdir=workdir,
+            run=identity.of_run(config.to_dict(), dataset.fingerprint),
+            stop=stop,
         )
         runs.write_json(workdir / runs.FINAL_METRICS, final)
+        signals.raise_if(stop.signum)
     console.print_summary(final, config.eval.top_k)
     if note:
         print(note, flush=True)
 
 
-def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+def evaluate(
+    config: ConfigDict, workdir: Path, checkpoint: str = "latest"
+) -> dict[str, Any]:
     """Evaluates a run on the whole test set of the data that `config` names; prints.
 
     Args:
         config: the run's, perhaps with other data.
         workdir: of the run; it is left as it is.
+        checkpoint: "latest" or "best", see `inference.restore`.
 
     Returns:
         `test/accuracy`, `test/correct`, `test/count`, `test/loss`, and the same of
@@ -154,7 +171,7 @@ def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         image_shape=preprocessing.output_shape(dataset.image_shape),
         ema=recipe.ema_decay > 0,
     )
-    state = inference.restore(workdir, parallel.replicate(like, mesh))
+    state = inference.restore(workdir, parallel.replicate(like, mesh), checkpoint)
     evaluator = Evaluator(
         recipe.model,
         recipe.loss_fn,

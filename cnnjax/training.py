@@ -37,6 +37,8 @@ def train_and_evaluate(
     mesh: Mesh,
     mode: str,
     workdir: Path,
+    run: Mapping[str, Any],
+    stop: signals.StopRequest,
 ) -> dict[str, Any]:
     """Trains from the newest checkpoint of `workdir`, or from the seed, to the end.
 
@@ -54,13 +56,16 @@ def train_and_evaluate(
         mesh: the devices.
         mode: `jit` or `pmap`.
         workdir: an open run, see `runs.open_run`.
+        run: what it is known by, see `identity.of_run`.
+        stop: set by the first SIGTERM or Ctrl-C.
 
     Returns:
         What is written to `final_metrics.json`.
 
     Raises:
         InputError: `workdir` is past `cadence.steps`, or holds another network.
-        RunError: a loss or gradient was not finite; the last good state is kept.
+        RunError: a loss, gradient or parameter was not finite, or a checkpoint could
+            not be written; the last good state is kept.
         StopRequestedError: SIGTERM or Ctrl-C; the state has been saved.
     """
     state = init_state(
@@ -73,10 +78,7 @@ def train_and_evaluate(
     clocks = Clocks()
     held_out = dataset.test if validation is None else validation
     split = {"eval/split": "test" if validation is None else "validation"}
-    with (
-        signals.stop_requests() as stop,
-        Checkpoints(workdir / runs.CHECKPOINTS) as checkpoints,
-    ):
+    with Checkpoints(workdir / runs.CHECKPOINTS, run=run) as checkpoints:
         state = parallel.replicate(state, mesh)
         restored = checkpoints.restore_latest(state)
         if restored is not None:
@@ -118,14 +120,23 @@ def train_and_evaluate(
                 if due or saving:
                     _check_finite(_of_step(metrics, len(steps) - 1), done - 1)
                 # Evaluated first, so that a checkpoint's line is always there.
+                score = None
                 if due:
                     evaluated = evaluate_all(evaluator, state, held_out, "eval")
                     log.write(done, evaluated | split)
-                if saving:
-                    checkpoints.save(done, state, dataclasses.asdict(clocks))
-                if stop.signum is not None and not last:
-                    raise signals.StopRequestedError(stop.signum)
+                    if validation is not None:
+                        score = _score(evaluated)
+                signum = stop.signum  # which may have come during the evaluation
+                if saving or signum or checkpoints.best.is_beaten_by(score):
+                    about = dataclasses.asdict(clocks)
+                    checkpoints.save(done, state, about, score=score)
+                checkpoints.check()
+                signals.raise_if(signum)
         tested = evaluate_all(evaluator, state, dataset.test, "test")
+        signals.raise_if(stop.signum)
+        best = checkpoints.best.record
+    if best is not None:
+        tested |= {"best/step": best["step"], "best/eval_accuracy": best["score"]}
     return {
         "dataset": dataset.name,
         "steps": cadence.steps,
@@ -149,6 +160,15 @@ def _check_start(workdir: Path, first: int, steps: int) -> None:
 
 def _of_step(metrics: Mapping[str, Any], i: int) -> dict[str, float]:
     return {name: float(np.ravel(values)[i]) for name, values in metrics.items()}
+
+
+def _score(evaluated: Mapping[str, Any]) -> float:
+    """Returns what the best checkpoint is chosen by: NaN where the loss is not finite.
+
+    Several seeds share a checkpoint: theirs is the mean.
+    """
+    finite = np.isfinite(evaluated["eval/loss"]).all()
+    return float(np.mean(evaluated["eval/accuracy"])) if finite else math.nan
 
 
 def _check_finite(metrics: Mapping[str, float], step: int) -> None:

@@ -13,7 +13,8 @@ FILES = sorted([*ROOT.glob("cnnjax/**/*.py"), *ROOT.glob("experiments/**/*.py")]
 
 # Each may import what stands on an earlier line, and itself where it is a package.
 ORDER = (
-    "errors clocks orbax_noise",
+    "errors clocks orbax_noise best digests",
+    "mismatch",
     "prng ops losses metrics",
     "models",
     "optimizers",
@@ -25,6 +26,7 @@ ORDER = (
     "resident",
     "evaluation checkpoints",
     "runs signals reporting manifest cadence",
+    "identity",
     "training inference",
     "config assembly",
     "cli experiment",

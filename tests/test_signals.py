@@ -27,8 +27,7 @@ def test_the_first_signal_asks(
         assert stop
         assert stop.signum == signum
         assert handlers() == [signal.SIG_DFL, signal.SIG_DFL]
-        out = capfd.readouterr().out
-        assert out.startswith(f"{signum.name}: saving after the step in flight")
+    assert capfd.readouterr().out.startswith(f"{signum.name}: saving after the step, ")
     assert handlers() == before
     error = StopRequestedError(signum)
     assert str(error) == f"stopped by {signum.name}"
@@ -62,7 +61,8 @@ with stop_requests():
         assert "a second signal kills at once" in process.stdout.readline()
         assert process.poll() is None
         process.send_signal(second)
-        assert process.wait(timeout=30) == -second
+        # As the kernel says, or as a shell does where Python was too busy to let it.
+        assert process.wait(timeout=30) in (-second, 128 + second)
 
 
 def test_a_signal_in_the_middle_of_printing() -> None:
