@@ -181,8 +181,9 @@ class Checkpoints:
                 continue
             if reasons and not self._read_only:
                 self._move_aside(reasons)
-            best = meta["best"]
-            self.best.record = best if best and best["step"] in self.steps() else None
+            self.best.record = meta["best"]
+            if self.best.record and self.best.record["step"] not in self.steps():
+                self.best.record = None
             return state, meta["about"]
         if reasons:
             raise RunError(
@@ -251,6 +252,9 @@ class Checkpoints:
         meta = self._manager.restore(step, args=read).meta
         if meta.pop("seal") != seal(meta):
             raise ValueError("what is said about it does not match its SHA-256")
+        if meta["best"] is not None:
+            best = meta["best"]
+            meta["best"] = {"step": int(best["step"]), "score": float(best["score"])}
         return meta
 
 

@@ -93,3 +93,22 @@ with stop_requests() as stop:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "15"
+
+
+def test_while_python_is_kept_waiting() -> None:
+    """As in a compilation: no handler of Python's is called before it is over."""
+    program = """
+import hashlib
+from cnnjax.signals import stop_requests
+with stop_requests():
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 1 << 30)
+"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline().startswith("SIGTERM: saving after the step")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130
