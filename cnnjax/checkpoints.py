@@ -6,74 +6,56 @@ what is said about them, and a step that cannot be read or does not match is mov
 for the one before it.
 """
 
-import hashlib
 import itertools
-import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
-from cnnjax import orbax_noise, processes
+from cnnjax import mismatch, orbax_noise, processes
+from cnnjax.best import Best
+from cnnjax.digests import describe, digest, not_finite, seal
 from cnnjax.errors import InputError, RunError
 
-KEEP_LATEST = 2
-
-
-def describe(state: Any) -> dict[str, dict[str, Any]]:
-    """Returns path -> dtype and shape of every array of a tree."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
-    return {
-        jax.tree_util.keystr(path): {
-            "dtype": str(leaf.dtype),
-            "shape": list(leaf.shape),
-        }
-        for path, leaf in leaves
-    }
-
-
-def digest(state: Any) -> dict[str, str]:
-    """Returns path -> SHA-256 over path, dtype, shape and bytes of every array."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
-    digests = {}
-    for path, leaf in leaves:
-        name = jax.tree_util.keystr(path)
-        array = np.ascontiguousarray(jax.device_get(leaf))
-        header = f"{name} {array.dtype} {array.shape} ".encode()
-        digests[name] = hashlib.sha256(header + array.tobytes()).hexdigest()
-    return digests
+# What is said about a step takes some kB; larger is damaged, and not read.
+MAX_META_BYTES = 16 * 2**20
 
 
 class Checkpoints:
     """The checkpoints of one run, `<directory>/<step>/`; a context manager.
 
-    The newest two are kept. Saving is asynchronous: an error of a save is raised by the
-    next save or when the block ends.
+    The newest two are kept, and the one of the highest score. Each step says which that
+    is, so that it is known whatever becomes of the others. Saving is asynchronous: an
+    error of a save is raised by `check`, by the next save or when the block ends.
     """
 
-    def __init__(self, directory: Path, *, read_only: bool = False) -> None:
+    def __init__(
+        self, directory: Path, *, run: Mapping[str, Any], read_only: bool = False
+    ) -> None:
         """Opens the folder, making it if need be.
 
         Args:
             directory: of the run's checkpoints.
+            run: what the run is known by, see `identity.of_run`.
             read_only: neither make, clean nor change anything; for another's run.
         """
         orbax_noise.keep_quiet()
         self._directory = directory.resolve()
+        self._run = dict(run)
         self._read_only = read_only
+        self.best = Best()
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
         return ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=ocp.checkpoint_managers.LatestN(KEEP_LATEST),
+                preservation_policy=self.best,
                 cleanup_tmp_directories=not self._read_only,
                 create=not self._read_only,
                 read_only=self._read_only,
@@ -110,27 +92,60 @@ class Checkpoints:
         """Returns the steps that are saved or being saved, in order."""
         return sorted(self._manager.all_steps())
 
-    def save(self, step: int, state: Any, about: dict[str, Any]) -> None:
+    def check(self) -> None:
+        """Raises RunError if a save has failed since, or the folder is gone.
+
+        It waits for nothing, and is quick enough to be called at every step.
+        """
+        with self._disk_errors():
+            self._directory.stat()
+            if not self._manager.is_saving_in_progress():
+                self._manager.wait_until_finished()
+
+    def save(
+        self,
+        step: int,
+        state: Any,
+        about: dict[str, Any],
+        *,
+        score: float | None = None,
+    ) -> None:
         """Saves the state after `step` updates, unless it is there already.
 
         Args:
             step: number of updates done.
             state: a tree of arrays; may be donated as soon as this returns.
             about: whatever is to be known of it, as JSON.
+            score: higher is better; None where it was not evaluated.
 
         Raises:
-            RunError: this save or the one before it could not be written, or the folder
-                holds newer steps.
+            RunError: the state is not finite; this save or the one before it could not
+                be written; or the folder holds newer steps.
         """
         if step in self.steps():
             return
-        meta = {"leaves": describe(state), "digest": digest(state), "about": about}
+        poisoned = not_finite(state)
+        if poisoned:
+            raise RunError(
+                f"{poisoned[0]} is not finite after {step} steps, which are not saved;"
+                " the last good checkpoint is kept: lower optim.learning_rate, or look"
+                " at the data"
+            )
+        self.check()
+        self.best.offer(step, score)
+        meta = {
+            "leaves": describe(state),
+            "digest": digest(state),
+            "run": self._run,
+            "best": self.best.record,
+            "about": about,
+        }
         with self._disk_errors():
             saved = self._manager.save(
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(state),
-                    meta=ocp.args.JsonSave(meta | {"seal": _seal(meta)}),
+                    meta=ocp.args.JsonSave(meta | {"seal": seal(meta)}),
                 ),
             )
         if not saved:
@@ -151,14 +166,14 @@ class Checkpoints:
                 restored one is to have.
 
         Raises:
-            InputError: the checkpoint is of another network.
+            InputError: the checkpoint is of another network or another run.
             RunError: there are checkpoints, and none is good.
         """
         reasons: dict[int, str] = {}
         for step in reversed(self.steps()):
             reason = ""
             try:
-                restored = self._restore(step, like)
+                state, meta = self._restore(step, like)
             except InputError:
                 raise
             except Exception as error:  # Orbax raises whatever its readers raise.
@@ -171,7 +186,10 @@ class Checkpoints:
                 continue
             if reasons and not self._read_only:
                 self._move_aside(reasons)
-            return restored
+            self.best.record = meta["best"]
+            if self.best.record and self.best.record["step"] not in self.steps():
+                self.best.record = None
+            return state, meta["about"]
         if reasons:
             raise RunError(
                 f"no checkpoint in {self._directory} is good"
@@ -179,6 +197,35 @@ class Checkpoints:
                 " another --workdir"
             )
         return None
+
+    def restore_best(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
+        """Returns the best state and what was said about it; None if there is none.
+
+        Args:
+            like: as for `restore_latest`.
+
+        Raises:
+            InputError: the checkpoint is of another network or another run.
+            RunError: it is damaged, or so are all that say which it is.
+        """
+        reasons = []
+        for step in reversed(self.steps()):
+            try:
+                best = self._read_meta(step)["best"]
+                if best is None:
+                    return None
+                state, meta = self._restore(best["step"], like)
+                return state, meta["about"]
+            except InputError:
+                raise
+            except Exception as error:  # Orbax raises whatever its readers raise.
+                reasons.append(f"{step}: {_one_line(error)}")
+        if not reasons:
+            return None
+        raise RunError(
+            f"the best checkpoint in {self._directory} is not to be had"
+            f" ({'; '.join(reasons)}); restore it from a backup or take the latest"
+        )
 
     def _move_aside(self, steps: Iterable[int]) -> None:
         with self._disk_errors():
@@ -190,11 +237,10 @@ class Checkpoints:
             self._manager = self._open()
 
     def _restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
-        read = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        meta = self._manager.restore(step, args=read).meta
-        if meta.pop("seal") != _seal(meta):
-            raise ValueError("what is said about it does not match its SHA-256")
-        _check_same_network(f"{self._directory}/{step}", meta["leaves"], describe(like))
+        meta = self._read_meta(step)
+        where = f"{self._directory}/{step}"
+        mismatch.check_same_network(where, meta["leaves"], describe(like))
+        mismatch.check_same_run(where, meta["run"], self._run)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         read = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
         state = self._manager.restore(step, args=read).state
@@ -202,11 +248,20 @@ class Checkpoints:
         wrong = [name for name in found if found[name] != meta["digest"].get(name)]
         if wrong:
             raise ValueError(f"{wrong[0]} does not match its SHA-256")
-        return state, meta["about"]
+        return state, meta
 
-
-def _seal(meta: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
+    def _read_meta(self, step: int) -> dict[str, Any]:
+        path = self._directory / str(step) / "meta" / "metadata"
+        if path.exists() and path.stat().st_size > MAX_META_BYTES:
+            raise ValueError(f"{path} is larger than {MAX_META_BYTES} bytes")
+        read = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        meta = self._manager.restore(step, args=read).meta
+        if meta.pop("seal") != seal(meta):
+            raise ValueError("what is said about it does not match its SHA-256")
+        if meta["best"] is not None:
+            best = meta["best"]
+            meta["best"] = {"step": int(best["step"]), "score": float(best["score"])}
+        return meta
 
 
 def _unused(path: Path) -> Path:
@@ -217,19 +272,3 @@ def _unused(path: Path) -> Path:
 
 def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-
-
-def _check_same_network(
-    where: str, stored: dict[str, Any], needed: dict[str, Any]
-) -> None:
-    for name in sorted(stored.keys() | needed.keys()):
-        got, need = stored.get(name), needed.get(name)
-        if got != need:
-            raise InputError(
-                f"{where} is a checkpoint of another network: got {name}"
-                f" {_spell(got)}, need {_spell(need)}; use the run's own configuration"
-            )
-
-
-def _spell(leaf: dict[str, Any] | None) -> str:
-    return "absent" if leaf is None else f"{leaf['dtype']} {leaf['shape']}"

@@ -61,13 +61,16 @@ def main(
     _exit_with(parse_and_run, f"{doc.strip()}\n\n{USAGE}")
 
 
-def main_on_run(run: Callable[[ConfigDict, Path], None], *, doc: str) -> None:
+def main_on_run(
+    run: Callable[..., None], *, doc: str, **choices: Sequence[str]
+) -> None:
     """Runs a script about a run that was trained before, and exits as `main` does.
 
     Args:
         run: takes the run's stored configuration, with the fields that were given
-            in place of its own, and its folder.
+            in place of its own, and its folder, and what was chosen, by name.
         doc: the script's docstring, printed by `--help`.
+        **choices: flag -> what it may be; what it is when not given comes first.
     """
 
     def parse_and_run(argv: Sequence[str]) -> None:
@@ -76,6 +79,8 @@ def main_on_run(run: Callable[[ConfigDict, Path], None], *, doc: str) -> None:
 
         values = flags.FlagValues()
         workdir = flags.DEFINE_string("workdir", "", "", flag_values=values)
+        for name, allowed in choices.items():
+            flags.DEFINE_enum(name, allowed[0], allowed, "", flag_values=values)
         named = flags.FlagValues()
         flags.DEFINE_string("workdir", "", "", flag_values=named)
         with _flag_errors():
@@ -90,7 +95,8 @@ def main_on_run(run: Callable[[ConfigDict, Path], None], *, doc: str) -> None:
             )
         _parse(values, argv)
         configs.validate(config.value)
-        run(config.value.lock(), Path(workdir.value))
+        chosen = {name: values[name].value for name in choices}
+        run(config.value.lock(), Path(workdir.value), **chosen)
 
     _exit_with(parse_and_run, f"{doc.strip()}\n\n{USAGE_ON_RUN}")
 

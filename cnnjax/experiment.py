@@ -11,10 +11,12 @@ from ml_collections import ConfigDict
 
 from cnnjax import (
     assembly,
+    identity,
     inference,
     manifest,
     processes,
     runs,
+    signals,
     spread,
     training,
 )
@@ -144,7 +146,7 @@ def _train(
             config.to_dict(),
             steps_may_change=assembly.steps_may_change(config),
         )
-    with opened:
+    with opened, signals.stop_requests() as stop:
         meet(last=True)
         final = training.train_and_evaluate(
             recipe,
@@ -166,20 +168,26 @@ def _train(
             mesh=mesh,
             mode=config.parallel.mode,
             workdir=workdir,
+            run=identity.of_run(config.to_dict(), dataset.fingerprint),
+            stop=stop,
         )
         if processes.is_first():
             runs.write_json(workdir / runs.FINAL_METRICS, final)
+        signals.raise_if(stop.signum)
     console.print_summary(final, config.eval.top_k)
     if note:
         print(note, flush=True)
 
 
-def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+def evaluate(
+    config: ConfigDict, workdir: Path, checkpoint: str = "latest"
+) -> dict[str, Any]:
     """Evaluates a run on the whole test set of the data that `config` names; prints.
 
     Args:
         config: the run's, perhaps with other data.
         workdir: of the run; it is left as it is.
+        checkpoint: "latest" or "best", see `inference.restore`.
 
     Returns:
         `test/accuracy`, `test/correct`, `test/count`, `test/loss`, and the same of
@@ -202,7 +210,7 @@ def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         image_shape=preprocessing.output_shape(dataset.image_shape),
         mesh=mesh,
     )
-    state = inference.restore(workdir, like)
+    state = inference.restore(workdir, like, checkpoint)
     evaluator = make_evaluator(
         recipe.model,
         recipe.loss_fn,

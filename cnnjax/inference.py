@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cnnjax import runs
+from cnnjax import identity, runs
 from cnnjax.checkpoints import Checkpoints
 from cnnjax.errors import InputError
 from cnnjax.state import TrainState
@@ -21,25 +21,33 @@ def stored_config(workdir: Path) -> dict[str, Any]:
     return runs.read_json(workdir / runs.CONFIG)
 
 
-def restore(workdir: Path, like: TrainState) -> TrainState:
+def restore(workdir: Path, like: TrainState, which: str = "latest") -> TrainState:
     """Returns the newest good state of a run, and leaves the run as it is.
 
     Args:
         workdir: of the run.
         like: a state of the same network and optimiser, from `init_state`.
+        which: "latest", or "best": the highest accuracy on the validation split.
 
     Raises:
-        InputError: the run has no checkpoint yet, or is of another network.
-        RunError: no checkpoint is good.
+        InputError: the run has no such checkpoint, or is of another network, or its
+            checkpoints are of another run.
+        RunError: no such checkpoint is good.
     """
     directory = workdir / runs.CHECKPOINTS
     restored = None
     if directory.is_dir():
-        with Checkpoints(directory, read_only=True) as checkpoints:
-            restored = checkpoints.restore_latest(like)
+        run = identity.of_workdir(workdir)
+        with Checkpoints(directory, run=run, read_only=True) as checkpoints:
+            best = which == "best"
+            read = checkpoints.restore_best if best else checkpoints.restore_latest
+            restored = read(like)
     if restored is None:
+        what = "checkpoint"
+        if which == "best":
+            what = "best checkpoint, which takes data.val_examples"
         raise InputError(
-            f"{workdir} has no checkpoint: need a run that has saved one; let it train"
+            f"{workdir} has no {what}: need a run that has saved one; let it train"
         )
     return restored[0]
 

@@ -1,6 +1,7 @@
 """The one loop, and the one stateful place."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -40,6 +41,8 @@ def train_and_evaluate(
     mesh: Mesh,
     mode: str,
     workdir: Path,
+    run: Mapping[str, Any],
+    stop: signals.StopRequest,
 ) -> dict[str, Any]:
     """Trains from the newest checkpoint of `workdir`, or from the seed, to the end.
 
@@ -58,13 +61,16 @@ def train_and_evaluate(
         mesh: the devices.
         mode: `jit` or `pmap`.
         workdir: an open run, see `runs.open_run`.
+        run: what it is known by, see `identity.of_run`.
+        stop: set by the first SIGTERM or Ctrl-C.
 
     Returns:
         What is written to `final_metrics.json`.
 
     Raises:
         InputError: `workdir` is past `cadence.steps`, or holds another network.
-        RunError: a loss or gradient was not finite; the last good state is kept.
+        RunError: a loss, gradient or parameter was not finite, or a checkpoint could
+            not be written; the last good state is kept.
         StopRequestedError: SIGTERM or Ctrl-C; the state has been saved.
     """
     state = start_state(
@@ -78,10 +84,7 @@ def train_and_evaluate(
     held_out = dataset.test if validation is None else validation
     examples = num_seeds * batch_size
     split = {"eval/split": "test" if validation is None else "validation"}
-    with (
-        signals.stop_requests() as stop,
-        Checkpoints(workdir / runs.CHECKPOINTS) as checkpoints,
-    ):
+    with Checkpoints(workdir / runs.CHECKPOINTS, run=run) as checkpoints:
         restored = checkpoints.restore_latest(state)
         if restored is not None:
             state, clocks = restored[0], Clocks(**restored[1])
@@ -122,19 +125,28 @@ def train_and_evaluate(
                     _check_finite(values, step, seed)
                     _log_training(log, values, step, recipe, seconds, examples)
                 due = last or is_due(done, cadence.eval_every)
-                stopping = processes.largest(stop.signum or 0)
-                saving = last or stopping or is_due(done, cadence.checkpoint_every)
+                saving = last or is_due(done, cadence.checkpoint_every)
                 if due or saving:
                     _check_finite(_of_step(metrics, len(steps) - 1), done - 1, seed)
                 # Evaluated first, so that a checkpoint's line is always there.
+                score = None
                 if due:
                     evaluated = evaluate_all(evaluator, state, held_out, "eval")
                     log.write(done, evaluated | split)
-                if saving:
-                    checkpoints.save(done, state, dataclasses.asdict(clocks))
-                if stopping and not last:
-                    raise signals.StopRequestedError(stopping)
+                    if validation is not None:
+                        score = _score(evaluated)
+                # Now, as it may have come during the evaluation; all must agree.
+                stopping = processes.largest(stop.signum or 0)
+                if saving or stopping or checkpoints.best.is_beaten_by(score):
+                    about = dataclasses.asdict(clocks)
+                    checkpoints.save(done, state, about, score=score)
+                checkpoints.check()
+                signals.raise_if(stopping)
         tested = evaluate_all(evaluator, state, dataset.test, "test")
+        signals.raise_if(processes.largest(stop.signum or 0))
+        best = checkpoints.best.record
+    if best is not None:
+        tested |= {"best/step": best["step"], "best/eval_accuracy": best["score"]}
     return {
         "dataset": dataset.name,
         "steps": cadence.steps,
@@ -159,6 +171,15 @@ def _check_start(workdir: Path, first: int, steps: int) -> None:
 def _of_step(metrics: Mapping[str, Any], i: int) -> dict[str, Any]:
     """Returns the figures of the i-th step: numbers, or lists of those of each seed."""
     return {k: np.atleast_1d(v)[..., i].tolist() for k, v in metrics.items()}
+
+
+def _score(evaluated: Mapping[str, Any]) -> float:
+    """Returns what the best checkpoint is chosen by: NaN where the loss is not finite.
+
+    Several seeds share a checkpoint: theirs is the mean.
+    """
+    finite = np.isfinite(evaluated["eval/loss"]).all()
+    return float(np.mean(evaluated["eval/accuracy"])) if finite else math.nan
 
 
 def _check_finite(metrics: Mapping[str, Any], step: int, seed: int) -> None:

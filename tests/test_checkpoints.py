@@ -17,10 +17,12 @@ import numpy as np
 import pytest
 
 from cnnjax import optimizers, parallel
-from cnnjax.checkpoints import Checkpoints, digest
+from cnnjax.checkpoints import Checkpoints
+from cnnjax.digests import digest
 from cnnjax.errors import InputError, RunError
 from cnnjax.state import TrainState, init_state
 
+RUN = {"config": "abc", "data": "def", "seed": 7}
 ABOUT = {"train_seconds": 1.25, "compile_seconds": 0.1}
 
 
@@ -50,14 +52,14 @@ def new_state(seed: int = 0, *, hidden: int = 50, ema: bool = False) -> TrainSta
 
 def save(directory: Path, *steps: int) -> None:
     """Saves for each step a state of that seed."""
-    with Checkpoints(directory) as checkpoints:
+    with Checkpoints(directory, run=RUN) as checkpoints:
         for step in steps:
             checkpoints.save(step, new_state(step), ABOUT)
 
 
 def seed_restored(directory: Path, *, read_only: bool = False) -> int:
     """Restores the newest good step; its bytes must be those of the seed it has."""
-    with Checkpoints(directory, read_only=read_only) as checkpoints:
+    with Checkpoints(directory, run=RUN, read_only=read_only) as checkpoints:
         restored = checkpoints.restore_latest(new_state())
     assert restored is not None
     state, about = restored
@@ -99,7 +101,7 @@ def test_the_same_bytes_on_any_number_of_devices(tmp_path: Path, ema: bool) -> N
     for step, num_devices in enumerate([1, 2, 8, 1]):
         mesh = parallel.make_mesh(num_devices)
         like = parallel.replicate(new_state(ema=ema), mesh)
-        with Checkpoints(tmp_path) as checkpoints:
+        with Checkpoints(tmp_path, run=RUN) as checkpoints:
             restored = checkpoints.restore_latest(like)
             if restored is not None:
                 state = restored[0]
@@ -132,17 +134,17 @@ def test_the_newest_two_are_kept(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_restores_nothing(tmp_path: Path) -> None:
-    with Checkpoints(tmp_path / "new") as checkpoints:
+    with Checkpoints(tmp_path / "new", run=RUN) as checkpoints:
         assert checkpoints.restore_latest(new_state()) is None
 
 
 def test_a_step_is_saved_once(tmp_path: Path) -> None:
     """Though the first save may still be under way when the second is asked for."""
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, run=RUN) as checkpoints:
         checkpoints.save(2, new_state(2), ABOUT)
         checkpoints.save(2, new_state(9), ABOUT)
     before = listing(tmp_path)
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, run=RUN) as checkpoints:
         checkpoints.save(2, new_state(9), ABOUT)
         with pytest.raises(RunError, match=r"1 was not saved: .* newer steps \(\[2\]"):
             checkpoints.save(1, new_state(1), ABOUT)
@@ -157,7 +159,7 @@ def test_a_state_may_be_donated_as_soon_as_it_is_saved(tmp_path: Path) -> None:
     for num_devices in (1, 8):
         mesh = parallel.make_mesh(num_devices)
         state = parallel.replicate(new_state(num_devices), mesh)
-        with Checkpoints(tmp_path) as checkpoints:
+        with Checkpoints(tmp_path, run=RUN) as checkpoints:
             checkpoints.save(num_devices, state, ABOUT)
             jax.block_until_ready(overwrite(state))
         assert seed_restored(tmp_path) == num_devices
@@ -256,7 +258,7 @@ def test_a_step_that_was_moved_aside_can_be_saved_again(two: Path) -> None:
     """And moved aside again, beside the first."""
     for aside in (["2.corrupt"], ["2.corrupt", "2.corrupt-2"]):
         flip_a_bit(two / "2")
-        with Checkpoints(two) as checkpoints:
+        with Checkpoints(two, run=RUN) as checkpoints:
             assert checkpoints.restore_latest(new_state()) is not None
             assert checkpoints.steps() == [1]
             checkpoints.save(2, new_state(2), ABOUT)
@@ -314,7 +316,7 @@ def test_another_network(
 ) -> None:
     before = listing(two)
     with (
-        Checkpoints(two) as checkpoints,
+        Checkpoints(two, run=RUN) as checkpoints,
         pytest.raises(InputError, match=f"2 is a checkpoint of .*: got {difference}"),
     ):
         checkpoints.restore_latest(like())
@@ -330,7 +332,7 @@ from pathlib import Path
 import numpy as np
 from cnnjax.checkpoints import Checkpoints
 
-with Checkpoints(Path(sys.argv[1])) as checkpoints:
+with Checkpoints(Path(sys.argv[1]), run={RUN}) as checkpoints:
     for step in (1, 2, 3):
         checkpoints.save(step, {{"x": np.full((2000, 2000), step)}}, {{}})
     {how}({code})
@@ -338,7 +340,7 @@ with Checkpoints(Path(sys.argv[1])) as checkpoints:
     command = [sys.executable, "-c", program, str(tmp_path)]
     done = subprocess.run(command, check=False, capture_output=True, timeout=60)
     assert done.returncode == code, done.stderr
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, run=RUN) as checkpoints:
         steps = checkpoints.steps()
         restored = checkpoints.restore_latest({"x": np.zeros((2000, 2000), int)})
     assert restored is not None
@@ -362,7 +364,7 @@ def full_disk():
 
 def test_a_full_disk_is_told_by_the_next_save(two: Path, full_disk) -> None:
     message = "could not be written to .* earlier ones are kept"
-    with Checkpoints(two) as checkpoints:
+    with Checkpoints(two, run=RUN) as checkpoints:
         full_disk(True)
         checkpoints.save(3, new_state(3), ABOUT)
         with pytest.raises(RunError, match=message):
@@ -374,7 +376,7 @@ def test_a_full_disk_is_told_by_the_next_save(two: Path, full_disk) -> None:
 def test_a_full_disk_is_told_at_the_end(two: Path, full_disk, capfd) -> None:
     with (
         pytest.raises(RunError, match="could not be written"),
-        Checkpoints(two) as checkpoints,
+        Checkpoints(two, run=RUN) as checkpoints,
     ):
         full_disk(True)
         checkpoints.save(3, new_state(3), ABOUT)

@@ -13,7 +13,8 @@ FILES = sorted([*ROOT.glob("cnnjax/**/*.py"), *ROOT.glob("experiments/**/*.py")]
 
 # Each may import what stands on an earlier line, and itself where it is a package.
 ORDER = (
-    "errors clocks orbax_noise backend spread",
+    "errors clocks orbax_noise backend spread best digests",
+    "mismatch",
     "prng ops losses metrics processes",
     "models",
     "optimizers",
@@ -27,6 +28,7 @@ ORDER = (
     "evaluation checkpoints",
     "replica_evaluation",
     "runs signals reporting manifest cadence",
+    "identity",
     "training inference",
     "benchmarking",
     "config assembly",

@@ -27,8 +27,7 @@ def test_the_first_signal_asks(
         assert stop
         assert stop.signum == signum
         assert handlers() == [signal.SIG_DFL, signal.SIG_DFL]
-        out = capfd.readouterr().out
-        assert out.startswith(f"{signum.name}: saving after the step in flight")
+    assert capfd.readouterr().out.startswith(f"{signum.name}: saving after the step, ")
     assert handlers() == before
     error = StopRequestedError(signum)
     assert str(error) == f"stopped by {signum.name}"
@@ -62,7 +61,8 @@ with stop_requests():
         assert "a second signal kills at once" in process.stdout.readline()
         assert process.poll() is None
         process.send_signal(second)
-        assert process.wait(timeout=30) == -second
+        # As the kernel says, or as a shell does where Python was too busy to let it.
+        assert process.wait(timeout=30) in (-second, 128 + second)
 
 
 def test_a_signal_in_the_middle_of_printing() -> None:
@@ -93,3 +93,22 @@ with stop_requests() as stop:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "15"
+
+
+def test_while_python_is_kept_waiting() -> None:
+    """As in a compilation: no handler of Python's is called before it is over."""
+    program = """
+import hashlib
+from cnnjax.signals import stop_requests
+with stop_requests():
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 1 << 30)
+"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline().startswith("SIGTERM: saving after the step")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130

@@ -1,0 +1,145 @@
+"""A run that is killed at random moments, and then let finish, against one that is not.
+
+python tests/soak.py      or      pytest -m slow -s tests/soak.py
+"""
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import jax
+import pytest
+
+from cnnjax import assembly, inference
+from cnnjax.config import from_stored
+from cnnjax.state import init_state
+
+ROOT = Path(__file__).parents[1]
+KILLS, STEPS, SAVE_EVERY = 60, 4_000, 25
+# Seconds from a line of training to a kill, at most; one kill in four comes at any
+# moment of the start instead.
+LIFE, START = 1.5, 6.0
+COMMAND = (
+    *(sys.executable, str(ROOT / "experiments" / "mnist.py")),
+    *("--config=configs/mlp.py", "--config.data.source=embedded"),
+    *("--config.data.pipeline=device", "--config.train.steps_per_call=5"),
+    *("--config.data.val_examples=100", "--config.train.batch_size=8"),
+    "--config.optim.learning_rate=0.01",
+    *(f"--config.train.steps={STEPS}", f"--config.train.checkpoint_every={SAVE_EVERY}"),
+    *("--config.train.eval_every=200", "--config.train.log_every=5"),
+)
+
+
+def start(workdir, cache):
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+        # XLA complains of every program that comes from the cache.
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    return subprocess.Popen(
+        [*COMMAND, f"--workdir={workdir}"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def live_and_die(workdir, cache, draw, *, kill):
+    """Runs one life; returns its exit code, output, errors and last printed step."""
+    process = start(workdir, cache)
+    lines = []
+    if kill and draw.random() < 0.25:
+        threading.Timer(draw.uniform(0, START), process.kill).start()
+    for line in process.stdout:
+        lines.append(line)
+        if kill and line.startswith("step "):
+            threading.Timer(draw.uniform(0, LIFE), process.kill).start()
+            break
+    rest, err = process.communicate()
+    out = "".join(lines) + rest
+    printed = [int(step) for step in re.findall(r"^step (\d+), loss", out, re.M)]
+    return process.returncode, out, err, max(printed, default=None)
+
+
+def saved(workdir):
+    names = (path.name for path in (workdir / "checkpoints").glob("*"))
+    return max((int(name) for name in names if name.isdecimal()), default=0)
+
+
+def final_bytes(workdir):
+    config = from_stored(inference.stored_config(workdir))
+    recipe = assembly.make_recipe(config, 10)
+    like = init_state(recipe.model, recipe.tx, seed=0, image_shape=(28, 28, 1))
+    return [
+        leaf.tobytes() for leaf in jax.tree.leaves(inference.restore(workdir, like))
+    ]
+
+
+def records(workdir):
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [
+        {k: v for k, v in line.items() if not k.startswith("perf/")} for line in lines
+    ]
+
+
+def soak(folder, seed=0):
+    """Returns what happened, as numbers; fails where anything was lost."""
+    draw, cache = random.Random(seed), folder / "cache"
+    whole, killed = folder / "whole", folder / "killed"
+    uninterrupted = start(whole, cache)
+    _, err = uninterrupted.communicate()
+    assert (uninterrupted.returncode, err) == (0, "")
+    counts = {"kills": 0, "while saving": 0, "before training": 0, "steps redone": 0}
+    resumable, reached, begun = 0, 0, time.perf_counter()
+    while True:
+        code, out, err, last = live_and_die(
+            killed, cache, draw, kill=counts["kills"] < KILLS
+        )
+        resumed = re.search(r"resuming .* at step (\d+)\n", out)
+        if last is not None:
+            # The newest whole checkpoint is gone on with, whatever a kill left there,
+            # and no older than the save before the one that was under way.
+            first = int(resumed[1]) if resumed else 0
+            assert first == resumable
+            assert reached - first < 2 * SAVE_EVERY
+            counts["steps redone"] += max(0, reached - first)
+            reached = last
+        assert err == "" or code == 0, err
+        if code == 0:
+            break
+        assert code == -9, err
+        counts["kills"] += 1
+        counts["before training"] += last is None
+        unfinished = (killed / "checkpoints").glob("*.orbax-checkpoint-tmp*")
+        counts["while saving"] += any(unfinished)
+        resumable = saved(killed)
+        print(counts, "saved", resumable, "reached", reached, flush=True)
+    assert err == ""
+    assert counts["kills"] == KILLS, "it finished too early: ask for more STEPS"
+    left = sorted(path.name for path in (killed / "checkpoints").iterdir())
+    assert left == sorted(path.name for path in (whole / "checkpoints").iterdir())
+    assert final_bytes(killed) == final_bytes(whole)
+    assert records(killed) == records(whole)
+    return counts | {"seconds": round(time.perf_counter() - begun)}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_run_killed_at_random_ends_with_the_same_bytes(tmp_path):
+    print(soak(tmp_path))
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        print(soak(Path(folder)))

@@ -1,0 +1,32 @@
+"""What a checkpoint is bound to: all of a run but what may change on resume."""
+
+import pytest
+
+from cnnjax import identity, runs
+from cnnjax.config import FIELDS, MODEL_FIELDS, default_config
+
+MAY_CHANGE = {name for name in FIELDS if name.startswith("parallel.")} | {
+    *("train.steps", "train.steps_per_call", "train.log_every", "train.eval_every"),
+    *("train.checkpoint_every", "data.pipeline", "data.workers"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(FIELDS | MODEL_FIELDS["CifarCNN"]))
+def test_every_field_but_those_that_may_change(name: str) -> None:
+    config = default_config("CifarCNN")
+    before = identity.of_run(config.to_dict(), "abc")
+    with config.ignore_type():
+        config.update_from_flattened_dict({name: "other"})
+    after = identity.of_run(config.to_dict(), "abc")
+    assert (before == after) == (name in MAY_CHANGE)
+
+
+def test_the_folder_says_the_same(tmp_path) -> None:
+    config = default_config("CifarCNN")
+    config.data.distortions = ("crop", "flip")
+    data = {"name": "x", "version": "", "fingerprint": "abc", "classes": []}
+    with runs.open_run(tmp_path, config.to_dict(), steps_may_change=True):
+        runs.write_json(tmp_path / runs.MANIFEST, {"data": data})
+    of_run = identity.of_run(config.to_dict(), "abc")
+    assert identity.of_workdir(tmp_path) == of_run
+    assert (of_run["seed"], of_run["data"]) == (0, "abc")
