@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from cnnjax import parallel
 from cnnjax.clocks import Clocks
-from cnnjax.data import augment
+from cnnjax.data import augment, views
 from cnnjax.data.datasets import Split
 from cnnjax.metrics import Metrics
 from cnnjax.step import LossFn, make_eval_step
@@ -54,6 +54,7 @@ class Evaluator:
         mesh: Mesh,
         mode: str,
         clocks: Clocks,
+        num_views: int = 1,
     ) -> None:
         """Compiles nothing yet: that takes the first batch.
 
@@ -66,12 +67,21 @@ class Evaluator:
             mesh: the devices.
             mode: `jit` or `pmap`.
             clocks: where the time for compiling is added.
+            num_views: of each picture, see `views.take`; 1 for the central crop.
         """
+        preprocess = (
+            partial(augment.standard_view, preprocessing=preprocessing)
+            if num_views == 1
+            else partial(
+                views.take, preprocessing=preprocessing, mirrored=num_views == 10
+            )
+        )
         eval_step = make_eval_step(
             model,
             loss_fn=loss_fn,
-            preprocess=partial(augment.standard_view, preprocessing=preprocessing),
+            preprocess=preprocess,
             top_k=top_k,
+            num_views=num_views,
             axis_name=parallel.AXIS,
         )
         self._mapped = parallel.compile_step(eval_step, mesh, mode)

@@ -1,6 +1,7 @@
 """What the scripts do: train and evaluate what a configuration describes."""
 
 import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from cnnjax.data import datasets
 from cnnjax.data.datasets import Dataset
 from cnnjax.errors import InputError
 from cnnjax.evaluation import Evaluator
-from cnnjax.reporting import console, writer
+from cnnjax.reporting import console
 from cnnjax.state import init_state
 from cnnjax.updates import Update
 
@@ -87,6 +88,7 @@ def train(
             "version": dataset.version,
             "fingerprint": dataset.fingerprint,
             "classes": list(dataset.class_names),
+            "image_shape": list(dataset.image_shape),
         },
     )
     make_update = assembly.make_update(
@@ -115,6 +117,7 @@ def train(
             ),
             eval_batch_size=config.eval.batch_size,
             top_k=config.eval.top_k,
+            num_views=config.eval.views,
             seed=config.seed,
             batch_size=config.train.batch_size,
             mesh=mesh,
@@ -136,13 +139,13 @@ def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
     Returns:
         `test/accuracy`, `test/correct`, `test/count`, `test/loss`, and the same of
-        `test_ema` where the run keeps an average.
+        `test_ema` where the run keeps an average; with `eval.views` also of
+        `test_multiview` and `test_multiview_ema`.
 
     Raises:
         InputError: the data have other classes or do not fit; or no checkpoint.
     """
-    trained_on = runs.trained_on(workdir)["name"]
-    dataset = assembly.load_data(config, default_name=trained_on, fallback=trained_on)
+    dataset = _data_of_run(config, runs.trained_on(workdir)["name"])
     inference.check_same_classes(workdir, dataset.class_names, dataset.name)
     mesh = assembly.choose_mesh(config)
     recipe = assembly.make_recipe(config, dataset.num_classes)
@@ -155,7 +158,8 @@ def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         ema=recipe.ema_decay > 0,
     )
     state = inference.restore(workdir, parallel.replicate(like, mesh))
-    evaluator = Evaluator(
+    make_evaluator = partial(
+        Evaluator,
         recipe.model,
         recipe.loss_fn,
         preprocessing,
@@ -165,14 +169,26 @@ def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         mode=config.parallel.mode,
         clocks=Clocks(),
     )
-    values = training.evaluate_all(evaluator, state, dataset.test, "test")
-    for prefix in ("test", "test_ema"):
-        if f"{prefix}/accuracy" in values:
-            line = writer.precision_line(
-                values, prefix, dataset.name, config.eval.top_k
-            )
-            print(line)
+    values = training.evaluate_all(make_evaluator(), state, dataset.test, "test")
+    if config.eval.views > 1:
+        multiview = make_evaluator(num_views=config.eval.views)
+        values |= training.evaluate_all(
+            multiview, state, dataset.test, "test_multiview"
+        )
+    console.print_precisions(values, dataset.name, config.eval.top_k)
     return values
+
+
+def _data_of_run(config: ConfigDict, trained_on: str) -> Dataset:
+    """Loads what `config` names, or what the run was trained on; nothing else."""
+    config = config.copy_and_resolve_references()
+    data = config.data
+    if data.source == "tfds" and not data.name and not data.dir:
+        if trained_on in datasets.EMBEDDED:  # they had to stand in
+            data.source = "embedded"
+        else:
+            data.on_missing = "error"
+    return assembly.load_data(config, default_name=trained_on, fallback=trained_on)
 
 
 def default_workdir(config_name: str) -> Path:

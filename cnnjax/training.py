@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def train_and_evaluate(
     cadence: Cadence,
     eval_batch_size: int,
     top_k: int,
+    num_views: int,
     seed: int,
     batch_size: int,
     mesh: Mesh,
@@ -49,6 +51,8 @@ def train_and_evaluate(
         cadence: steps, and how often to log, evaluate and save.
         eval_batch_size: pictures at a time in evaluations.
         top_k: a prediction is right when the label is among the first `top_k`.
+        num_views: of each test picture, see `views.take`; reported beside the single
+            view, at the end.
         seed: of the run.
         batch_size: of the global batch.
         mesh: the devices.
@@ -84,7 +88,8 @@ def train_and_evaluate(
         first = int(state.step)
         _check_start(workdir, first, cadence.steps)
         runs.drop_metrics_after(workdir / runs.METRICS, first)
-        evaluator = Evaluator(
+        make_evaluator = partial(
+            Evaluator,
             recipe.model,
             recipe.loss_fn,
             preprocessing,
@@ -94,6 +99,7 @@ def train_and_evaluate(
             mode=mode,
             clocks=clocks,
         )
+        evaluator = make_evaluator()
         update = make_update(first, clocks)
         with writer.Writer(workdir / runs.METRICS) as log:
             since = (first, clocks.train_seconds)
@@ -126,6 +132,9 @@ def train_and_evaluate(
                 if stop.signum is not None and not last:
                     raise signals.StopRequestedError(stop.signum)
         tested = evaluate_all(evaluator, state, dataset.test, "test")
+        if num_views > 1:
+            multiview = make_evaluator(num_views=num_views)
+            tested |= evaluate_all(multiview, state, dataset.test, "test_multiview")
     return {
         "dataset": dataset.name,
         "steps": cadence.steps,
@@ -192,7 +201,8 @@ def evaluate_all(
         evaluator: of the network.
         state: on the mesh.
         split: the pictures.
-        prefix: "eval" or "test"; the average's figures are under `<prefix>_ema`.
+        prefix: "eval", "test" or "test_multiview"; the average's figures are under
+            `<prefix>_ema`.
     """
     values = summarise(prefix, evaluator(state.params, split))
     if state.ema_params is not None:

@@ -96,3 +96,58 @@ def test_a_configuration_changed_by_hand_is_refused(call, averaged_run, tmp_path
 )
 def test_a_flag_it_does_not_have_is_refused(call, averaged_run, flag, words):
     assert_refused(call("evaluate.py", f"--workdir={averaged_run[0]}", flag), words)
+
+
+def test_data_that_have_vanished_are_named(call, averaged_run, tmp_path):
+    """And nothing stands in for what the run was trained on."""
+    workdir = shutil.copytree(averaged_run[0], tmp_path / "run")
+    manifest = json.loads((workdir / "manifest.json").read_text())
+    manifest["data"]["name"] = "cifar10_jpeg"
+    (workdir / "manifest.json").write_text(json.dumps(manifest))
+    done = call("evaluate.py", f"--workdir={workdir}")
+    assert_refused(done, "cifar10_jpeg is not prepared in .*/tensorflow_datasets")
+
+
+@pytest.fixture(scope="module")
+def viewed_run(call, make_npz, tmp_path_factory):
+    """A run on noise, tested with ten views, that keeps an average."""
+    workdir = tmp_path_factory.mktemp("runs") / "cifar"
+    done = call(
+        "cifar10.py",
+        "--config.data.source=npz",
+        f"--config.data.file={make_npz()}",
+        "--config.train.steps=1",
+        "--config.train.batch_size=16",
+        "--config.eval.batch_size=30",
+        "--config.model.width=0.1",
+        "--config.model.lrn=False",
+        "--config.optim.ema_decay=0.9",
+        "--config.data.pipeline=device",
+        "--config.eval.views=10",
+        f"--workdir={workdir}",
+    )
+    assert done.returncode == 0, done.stderr
+    return workdir, done.stdout
+
+
+def test_several_views_are_reported_beside_the_single_one(call, viewed_run):
+    workdir, printed = viewed_run
+    final = json.loads((workdir / "final_metrics.json").read_text())
+    kinds = ("test", "test_ema", "test_multiview", "test_multiview_ema")
+    assert [re.search(r"\[(.*)\]", line)[1] for line in precision_lines(printed)] == [
+        *kinds
+    ]
+    assert [final[f"{kind}/count"] for kind in kinds] == [30] * 4
+    assert len({final[f"{kind}/loss"] for kind in kinds}) == 4
+    config = configs.from_stored(inference.stored_config(workdir))
+    values = experiment.evaluate(config, workdir)
+    assert values == {name: final[name] for name in values}
+    assert len(values) == 16
+    done = call("evaluate.py", f"--workdir={workdir}", "--config.eval.views=1")
+    assert precision_lines(done.stdout) == precision_lines(printed)[:2]
+
+
+def test_views_need_a_crop(call, viewed_run):
+    flags = (f"--workdir={viewed_run[0]}", "--config.data.crop=32")
+    done = call("evaluate.py", *flags)
+    assert_refused(done, "views=10 with data.crop=32, need a crop smaller .* 32x32")
