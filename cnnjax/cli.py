@@ -3,9 +3,10 @@
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -27,6 +28,12 @@ USAGE_ON_RUN = """\
 # <malloc.h>: M_MMAP_MAX (no block is mapped by itself), M_TRIM_THRESHOLD and M_TOP_PAD
 # in bytes, and M_ARENA_MAX, because the other arenas follow rules of their own.
 MALLOC_OPTIONS = {-4: 0, -1: 1 << 30, -2: 64 << 20, -8: 1}
+
+_DEFINE: dict[type, Callable[..., Any]] = {
+    str: flags.DEFINE_string,
+    int: flags.DEFINE_integer,
+    bool: flags.DEFINE_boolean,
+}
 
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_CTRL_C = 0, 1, 2, 130
 
@@ -93,6 +100,35 @@ def main_on_run(run: Callable[[ConfigDict, Path], None], *, doc: str) -> None:
     _exit_with(parse_and_run, f"{doc.strip()}\n\n{USAGE_ON_RUN}")
 
 
+def main_with(
+    run: Callable[..., None],
+    *,
+    doc: str,
+    options: Mapping[str, str | int | bool],
+    takes_arguments: bool = False,
+) -> None:
+    """Runs a script that takes no configuration, and exits as `main` does.
+
+    Args:
+        run: takes the list of what stands on the command line beside the flags, and
+            each option by name.
+        doc: the script's docstring, which says what its options are; for `--help`.
+        options: their defaults, by name; of the same type as their values.
+        takes_arguments: whether anything but flags may be given.
+    """
+
+    def parse_and_run(argv: Sequence[str]) -> None:
+        values = flags.FlagValues()
+        values.set_gnu_getopt()  # flags may follow the arguments
+        for name, default in options.items():
+            define = _DEFINE[type(default)]
+            define(name, default, "", flag_values=values)
+        arguments = _parse(values, argv, takes_arguments=takes_arguments)
+        run(arguments, **{name: values[name].value for name in options})
+
+    _exit_with(parse_and_run, doc.strip())
+
+
 def _exit_with(parse_and_run: Callable[[Sequence[str]], None], usage: str) -> None:
     code = EXIT_DONE
     try:
@@ -115,11 +151,14 @@ def _complain(error: object, code: int) -> int:
     return code
 
 
-def _parse(values: flags.FlagValues, argv: Sequence[str]) -> None:
+def _parse(
+    values: flags.FlagValues, argv: Sequence[str], *, takes_arguments: bool = False
+) -> list[str]:
     with _flag_errors():
-        positional = values(argv)[1:]
-    if positional:
+        positional: list[str] = values(argv)[1:]
+    if positional and not takes_arguments:
         raise InputError(f"got {positional[0]!r}, need flags only; see --help")
+    return positional
 
 
 @contextmanager

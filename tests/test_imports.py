@@ -25,16 +25,17 @@ ORDER = (
     "resident",
     "evaluation checkpoints",
     "runs signals reporting manifest cadence",
-    "training inference",
+    "training inference classifier",
+    "exporting",
     "config assembly",
-    "cli experiment",
+    "cli experiment trained",
     "experiments",
 )
 LEVEL = {unit: level for level, line in enumerate(ORDER) for unit in line.split()}
 # Beside the line from models to parallel: neither knows the other.
 DATA_MAY_IMPORT = {"data", "prng", "errors"}
 WITHOUT_DATA = {unit for unit in LEVEL if LEVEL[unit] < LEVEL["data"]}
-TAKES_CONFIGS = {"config", "cli", "assembly", "experiment", "experiments"}
+TAKES_CONFIGS = {"config", "cli", "assembly", "experiment", "trained", "experiments"}
 TAKES_TENSORFLOW = {"tensorflow_import", "tf_pipeline", "tfds_source", "download"}
 EXECUTES = {
     *("pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib"),

@@ -108,30 +108,8 @@ def test_data_that_have_vanished_are_named(call, averaged_run, tmp_path):
     assert_refused(done, "cifar10_jpeg is not prepared in .*/tensorflow_datasets")
 
 
-@pytest.fixture(scope="module")
-def viewed_run(call, make_npz, tmp_path_factory):
-    """A run on noise, tested with ten views, that keeps an average."""
-    workdir = tmp_path_factory.mktemp("runs") / "cifar"
-    done = call(
-        "cifar10.py",
-        "--config.data.source=npz",
-        f"--config.data.file={make_npz()}",
-        "--config.train.steps=1",
-        "--config.train.batch_size=16",
-        "--config.eval.batch_size=30",
-        "--config.model.width=0.1",
-        "--config.model.lrn=False",
-        "--config.optim.ema_decay=0.9",
-        "--config.data.pipeline=device",
-        "--config.eval.views=10",
-        f"--workdir={workdir}",
-    )
-    assert done.returncode == 0, done.stderr
-    return workdir, done.stdout
-
-
-def test_several_views_are_reported_beside_the_single_one(call, viewed_run):
-    workdir, printed = viewed_run
+def test_several_views_are_reported_beside_the_single_one(call, colour_run):
+    workdir, printed = colour_run
     final = json.loads((workdir / "final_metrics.json").read_text())
     kinds = ("test", "test_ema", "test_multiview", "test_multiview_ema")
     assert [re.search(r"\[(.*)\]", line)[1] for line in precision_lines(printed)] == [
@@ -147,7 +125,7 @@ def test_several_views_are_reported_beside_the_single_one(call, viewed_run):
     assert precision_lines(done.stdout) == precision_lines(printed)[:2]
 
 
-def test_views_need_a_crop(call, viewed_run):
-    flags = (f"--workdir={viewed_run[0]}", "--config.data.crop=32")
+def test_views_need_a_crop(call, colour_run):
+    flags = (f"--workdir={colour_run[0]}", "--config.data.crop=32")
     done = call("evaluate.py", *flags)
     assert_refused(done, "views=10 with data.crop=32, need a crop smaller .* 32x32")
