@@ -14,7 +14,11 @@ from cnnjax.errors import InputError
 
 
 def run(arguments: list[str], *, workdir: str, to: str) -> None:
-    """Writes the export and its card, and says where."""
+    """Writes the export and its card, and says where.
+
+    Raises:
+        InputError: a flag is missing, or no file can be written there.
+    """
     del arguments  # it takes none
     path = Path(to)
     if not workdir or not to:

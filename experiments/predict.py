@@ -32,7 +32,11 @@ def run(
     saliency: str,
     invert: bool,
 ) -> None:
-    """Prints the likeliest classes; a bad picture is named, and the rest predicted."""
+    """Prints the likeliest classes; a bad picture is named, and the rest predicted.
+
+    Raises:
+        InputError: a flag or a picture is bad; the last after all has been printed.
+    """
     if bool(workdir) == bool(export) or (export and saliency):
         raise InputError(
             f"got --workdir={workdir!r}, --export={export!r}, --saliency={saliency!r};"

@@ -1,16 +1,23 @@
 """The scripts that use a run: predict.py and export.py, and evaluate.py beside them."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cnnjax import exporting
+from cnnjax import assembly, exporting, inference, parallel, trained
+from cnnjax import config as configs
+from cnnjax.clocks import Clocks
+from cnnjax.data import tfds_source
+from cnnjax.data.datasets import Split
+from cnnjax.evaluation import Evaluator
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +70,7 @@ def test_the_class_is_that_of_evaluation(call, colour_run, photos, snapshot, tmp
     before = snapshot(workdir)
     printed = predicted(call, f"--workdir={workdir}", photos)
     assert printed["dataset"] == "noise"
-    assert (printed["step"], printed["weights"]) == (20, "ema_params")
+    assert (printed["step"], printed["weights"]) == (40, "ema_params")
     tops = [picture["top"] for picture in printed["pictures"]]
     for top in tops:
         shares = [row["probability"] for row in top]
@@ -90,7 +97,7 @@ def test_an_export_says_the_same(call, colour_run, photos, tmp_path):
     assert card["classes"] == [str(i) for i in range(10)]
     assert card["input"]["shape"] == ["batch", 32, 32, 3]
     assert card["preprocessing"] == {"crop": 24, "normalise": "per_image"}
-    assert (card["weights"], card["step"]) == ("ema_params", 20)
+    assert (card["weights"], card["step"]) == ("ema_params", 40)
     assert card["dataset"]["name"] == "noise"
     assert card["accuracy"] == {k: v for k, v in final.items() if "_ema/" in k}
     from_run = probabilities(predicted(call, f"--workdir={colour_run[0]}", photos))
@@ -131,7 +138,7 @@ def test_bad_pictures_are_named_and_the_rest_predicted(call, colour_run, tmp_pat
         assert line.startswith(f"error: {name} ")
     assert re.match(r"error: 6 of what was named .* 1 pictures were", lines[-1])
     assert "1x1 pixels" in lines[2] and "decompression bomb" in lines[3]
-    assert re.match(r"workdir: .*, dataset: noise, step: 20, weights: ema", done.stdout)
+    assert re.match(r"workdir: .*, dataset: noise, step: 40, weights: ema", done.stdout)
     assert "good[1].png" in "".join(done.stdout.split())
     assert len(re.findall(r" 0\.\d{4}\s*$", done.stdout, re.MULTILINE)) == 2
 
@@ -239,3 +246,51 @@ print(sorted(slow & set(sys.modules)))
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("--workdir=DIR") == len(files)
     assert done.stdout.endswith("[]\n")
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.timeout(1800)
+def test_real_pictures_from_files(call, tmp_path):
+    """As PNG each is what evaluation sees, and nearly all as enlarged JPEG."""
+    root = os.environ.get("CNNJAX_DATA_DIR") or (
+        Path(__file__).parents[3] / "shared" / "data" / "tensorflow_datasets"
+    )
+    if not (Path(root) / "cifar10_jpeg").is_dir():
+        pytest.skip(f"cifar10_jpeg is not in {root}; set CNNJAX_DATA_DIR")
+    workdir = tmp_path / "run"
+    done = call(
+        "cifar10.py",
+        "--config.data.name=cifar10_jpeg",
+        f"--config.data.dir={root}",
+        "--config.data.pipeline=device",
+        "--config.train.steps=300",
+        "--config.optim.ema_decay=0.99",
+        f"--workdir={workdir}",
+    )
+    assert done.returncode == 0, done.stderr
+    config = configs.from_stored(inference.stored_config(workdir))
+    network = trained.load(workdir)
+    evaluator = Evaluator(
+        network.model,
+        assembly.make_loss(config),
+        network.preprocessing,
+        batch_size=500,
+        top_k=1,
+        mesh=parallel.make_mesh(1),
+        mode="jit",
+        clocks=Clocks(),
+    )
+    images = tfds_source.load("cifar10_jpeg", str(root), False).test.images[:1000]
+    png, jpeg = tmp_path / "png", tmp_path / "jpeg"
+    png.mkdir()
+    jpeg.mkdir()
+    for i, image in enumerate(map(Image.fromarray, images)):
+        image.save(png / f"{i:04}.png")
+        large = image.resize((128, 128), Image.Resampling.LANCZOS)
+        large.save(jpeg / f"{i:04}.jpg", quality=95)
+    for folder, least in ((png, 1000), (jpeg, 970)):
+        printed = predicted(call, f"--workdir={workdir}", folder)
+        said = [picture["top"][0]["class"] for picture in printed["pictures"]]
+        labels = np.array([network.class_names.index(name) for name in said], np.int32)
+        assert evaluator(network.params, Split(images, labels)).correct >= least
