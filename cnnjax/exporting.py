@@ -68,6 +68,8 @@ def load(path: Path) -> tuple[export.Exported, dict[str, Any]]:
         content = path.read_bytes()
         card = json.loads(card_path(path).read_bytes())
         classes, digest = list(card["classes"]), card["sha256"]
+        if "name" not in card["dataset"]:
+            raise KeyError("dataset.name")
     except OSError as error:
         raise InputError(
             f"{error.filename} cannot be read ({error.strerror}); need an export and"

@@ -57,7 +57,7 @@ def run(
         exported, card = exporting.load(Path(export))
         probabilities, logits = exported.call, None
         shape, names = exported.in_avals[0].shape[1:], card["classes"]
-        about = {"export": export}
+        about = {"export": export, "dataset": card["dataset"]["name"]}
     else:
         network = trained.load(Path(workdir))
         logits = classifier.make_logits(
