@@ -96,6 +96,12 @@ def load_data(config: ConfigDict, *, default_name: str, fallback: str) -> Datase
             f"got data.crop={data.crop}, need at most {min(height, width)}: the"
             f" pictures of {dataset.name} are {height}x{width}"
         )
+    if config.eval.views > 1 and not 0 < data.crop < min(height, width):
+        raise InputError(
+            f"got eval.views={config.eval.views} with data.crop={data.crop}, need a"
+            f" crop smaller than the {height}x{width} pictures of {dataset.name};"
+            " set --config.data.crop=... or --config.eval.views=1"
+        )
     if config.eval.top_k >= dataset.num_classes:
         raise InputError(
             f"got eval.top_k={config.eval.top_k}, need less than the"

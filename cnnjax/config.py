@@ -107,6 +107,9 @@ FIELDS = {
     "train.checkpoint_every": _at_least(1000, 0, "steps; 0 for the end only"),
     "eval.batch_size": _at_least(500, 1, "pictures"),
     "eval.top_k": _at_least(1, 1, "classes"),
+    "eval.views": Field(
+        1, "1, 5 (crops) or 10 (and their mirror images)", lambda v: v in (1, 5, 10)
+    ),
     "parallel.mode": _one_of("jit", "jit", "pmap"),
     "parallel.num_devices": _at_least(0, 0, "devices; 0 for as many as pay"),
     "parallel.distributed": _flag(False),

@@ -1,7 +1,7 @@
 """Exact evaluation: every picture counts once, whatever the batch and the devices."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from cnnjax import parallel
 from cnnjax.clocks import Clocks
-from cnnjax.data import augment
+from cnnjax.data import augment, views
 from cnnjax.data.datasets import Split
 from cnnjax.metrics import Metrics
 from cnnjax.spread import with_spread
@@ -37,6 +37,21 @@ def padded_batches(split: Split, batch_size: int) -> Iterator[dict[str, np.ndarr
         }
 
 
+def viewing(
+    preprocessing: augment.Preprocessing, num_views: int
+) -> Callable[[jax.Array], jax.Array]:
+    """Returns how pictures become what the network is fed, without distortions.
+
+    Args:
+        preprocessing: crop and normalisation.
+        num_views: 1 for the central crop, else see `views.take`.
+    """
+    if num_views == 1:
+        return partial(augment.standard_view, preprocessing=preprocessing)
+    mirrored = num_views == 10
+    return partial(views.take, preprocessing=preprocessing, mirrored=mirrored)
+
+
 class Evaluator:
     """Counts what a network gets right on a split; compiles its step once.
 
@@ -55,6 +70,7 @@ class Evaluator:
         mesh: Mesh,
         mode: str,
         clocks: Clocks,
+        num_views: int = 1,
     ) -> None:
         """Compiles nothing yet: that takes the first batch.
 
@@ -67,12 +83,14 @@ class Evaluator:
             mesh: the devices.
             mode: `jit` or `pmap`.
             clocks: where the time for compiling is added.
+            num_views: of each picture, see `views.take`; 1 for the central crop.
         """
         eval_step = make_eval_step(
             model,
             loss_fn=loss_fn,
-            preprocess=partial(augment.standard_view, preprocessing=preprocessing),
+            preprocess=viewing(preprocessing, num_views),
             top_k=top_k,
+            num_views=num_views,
             axis_name=parallel.AXIS,
         )
         self._mapped = parallel.compile_step(eval_step, mesh, mode)

@@ -17,7 +17,6 @@ from cnnjax import (
     processes,
     runs,
     signals,
-    spread,
     training,
 )
 from cnnjax.cadence import Cadence
@@ -27,7 +26,7 @@ from cnnjax.data.datasets import Dataset
 from cnnjax.errors import InputError
 from cnnjax.replica_evaluation import make_evaluator
 from cnnjax.replicas import start_state
-from cnnjax.reporting import console, writer
+from cnnjax.reporting import console
 from cnnjax.updates import Update
 
 
@@ -126,6 +125,7 @@ def _train(
             "version": dataset.version,
             "fingerprint": dataset.fingerprint,
             "classes": list(dataset.class_names),
+            "image_shape": list(dataset.image_shape),
         },
     )
     make_update = assembly.make_update(
@@ -162,6 +162,7 @@ def _train(
             ),
             eval_batch_size=config.eval.batch_size,
             top_k=config.eval.top_k,
+            num_views=config.eval.views,
             seed=config.seed,
             num_seeds=config.num_seeds,
             batch_size=config.train.batch_size,
@@ -191,14 +192,14 @@ def evaluate(
 
     Returns:
         `test/accuracy`, `test/correct`, `test/count`, `test/loss`, and the same of
-        `test_ema` where the run keeps an average; of a run of many seeds all but the
+        `test_ema` where the run keeps an average; with `eval.views` also of
+        `test_multiview` and `test_multiview_ema`. Of a run of many seeds all but the
         counts are lists, with `.../mean` and `.../std` beside them.
 
     Raises:
         InputError: the data have other classes or do not fit; or no checkpoint.
     """
-    trained_on = runs.trained_on(workdir)["name"]
-    dataset = assembly.load_data(config, default_name=trained_on, fallback=trained_on)
+    dataset = _data_of_run(config, runs.trained_on(workdir)["name"])
     inference.check_same_classes(workdir, dataset.class_names, dataset.name)
     mesh = assembly.choose_mesh(config)
     recipe = assembly.make_recipe(config, dataset.num_classes)
@@ -211,7 +212,8 @@ def evaluate(
         mesh=mesh,
     )
     state = inference.restore(workdir, like, checkpoint)
-    evaluator = make_evaluator(
+    evaluator_of = partial(
+        make_evaluator,
         recipe.model,
         recipe.loss_fn,
         preprocessing,
@@ -222,19 +224,27 @@ def evaluate(
         mode=config.parallel.mode,
         clocks=Clocks(),
     )
-    values = training.evaluate_all(evaluator, state, dataset.test, "test")
-    for prefix in ("test", "test_ema"):
-        if f"{prefix}/accuracy" in values:
-            line = partial(
-                writer.precision_line,
-                prefix=prefix,
-                dataset=dataset.name,
-                k=config.eval.top_k,
-            )
-            for k, seed in enumerate(state.seed if config.num_seeds > 1 else ()):
-                print(f"seed {seed}: {line(spread.of_seed(values, k))}")
-            print(line(values))
+    values = training.evaluate_all(evaluator_of(), state, dataset.test, "test")
+    if config.eval.views > 1:
+        multiview = evaluator_of(num_views=config.eval.views)
+        values |= training.evaluate_all(
+            multiview, state, dataset.test, "test_multiview"
+        )
+    seeds = state.seed.tolist() if config.num_seeds > 1 else ()
+    console.print_precisions(values, dataset.name, config.eval.top_k, seeds)
     return values
+
+
+def _data_of_run(config: ConfigDict, trained_on: str) -> Dataset:
+    """Loads what `config` names, or what the run was trained on; nothing else."""
+    config = config.copy_and_resolve_references()
+    data = config.data
+    if data.source == "tfds" and not data.name and not data.dir:
+        if trained_on in datasets.EMBEDDED:  # they had to stand in
+            data.source = "embedded"
+        else:
+            data.on_missing = "error"
+    return assembly.load_data(config, default_name=trained_on, fallback=trained_on)
 
 
 def default_workdir(config_name: str) -> Path:

@@ -35,6 +35,24 @@ def cross_entropy(
     return optax.softmax_cross_entropy(logits, targets)
 
 
+def log_mean_softmax(logits: jax.Array) -> jax.Array:
+    """Returns the logarithm of the mean of the softmax outputs of several views.
+
+    out[n, c] = log(mean_v softmax(logits[v, n])[c]), computed without leaving the
+    logarithms. It stands for the logits of all views: its softmax is that mean.
+
+    Args:
+        logits: float [views, batch, num_classes].
+
+    Returns:
+        float32 [batch, num_classes].
+
+    Source: cuda-convnet's multiview test averages the outputs of its softmax layer.
+    """
+    log_softmax = jax.nn.log_softmax(logits.astype(jnp.float32))
+    return jax.nn.logsumexp(log_softmax, axis=0) - jnp.log(float(len(logits)))
+
+
 def is_penalised(params: Params, layers: Sequence[str]) -> Params:
     """Returns a tree like `params` that is True at the kernels of `layers`."""
 

@@ -1,7 +1,6 @@
 """Exact evaluation of every replica at once."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -13,7 +12,7 @@ from cnnjax import parallel
 from cnnjax.clocks import Clocks
 from cnnjax.data import augment
 from cnnjax.data.datasets import Split
-from cnnjax.evaluation import Evaluator, padded_batches
+from cnnjax.evaluation import Evaluator, padded_batches, viewing
 from cnnjax.metrics import Metrics
 from cnnjax.replicas import compile_replicas
 from cnnjax.step import LossFn, make_eval_step
@@ -34,6 +33,7 @@ class ReplicasEvaluator:
         top_k: int,
         mesh: Mesh,
         clocks: Clocks,
+        num_views: int = 1,
     ) -> None:
         """Compiles nothing yet: that takes the first batch.
 
@@ -45,12 +45,14 @@ class ReplicasEvaluator:
             top_k: a prediction is right when the label is among the first `top_k`.
             mesh: the devices, which share the replicas.
             clocks: where the time for compiling is added.
+            num_views: of each picture, see `viewing`.
         """
         eval_step = make_eval_step(
             model,
             loss_fn=loss_fn,
-            preprocess=partial(augment.standard_view, preprocessing=preprocessing),
+            preprocess=viewing(preprocessing, num_views),
             top_k=top_k,
+            num_views=num_views,
         )
         self._mapped = compile_replicas(eval_step, mesh, num_own=1, num_whole=1)
         self._compiled: Any = None
@@ -82,6 +84,7 @@ def make_evaluator(
     mesh: Mesh,
     mode: str,
     clocks: Clocks,
+    num_views: int = 1,
 ) -> Evaluate:
     """Returns (params, split) -> sums: of one seed, or of each, as `start_state` is.
 
@@ -95,8 +98,10 @@ def make_evaluator(
         mesh: the devices.
         mode: `jit` or `pmap`, for one seed.
         clocks: where the time for compiling is added.
+        num_views: of each picture, see `viewing`.
     """
     common: dict[str, Any] = {
+        "num_views": num_views,
         "batch_size": batch_size,
         "top_k": top_k,
         "mesh": mesh,

@@ -139,9 +139,13 @@ def make_eval_step(
     loss_fn: LossFn,
     preprocess: Callable[[jax.Array], jax.Array] | None = None,
     top_k: int = 1,
+    num_views: int = 1,
     axis_name: str | None = None,
 ) -> EvalStep:
     """Returns the function (params, batch) -> Metrics, with dropout off.
+
+    With several views of a picture, loss and prediction are those of the mean of their
+    softmax outputs, as in cuda-convnet's multiview test.
 
     Args:
         model: a network of `cnnjax.models`.
@@ -149,12 +153,18 @@ def make_eval_step(
         preprocess: from the batch's images to what the network is fed; None where the
             images are that already.
         top_k: a prediction is right when the label is among the first `top_k`.
+        num_views: of each picture; with more than one, `preprocess` gives
+            [num_views, batch, ...].
         axis_name: the mapped axis to sum over, or None on a single device.
     """
 
     def eval_step(params: Any, batch: Batch) -> Metrics:
         images = batch["image"] if preprocess is None else preprocess(batch["image"])
-        logits = _logits(model, params, images, None)
+        if num_views == 1:
+            logits = _logits(model, params, images, None)
+        else:
+            views = jax.lax.map(lambda x: _logits(model, params, x, None), images)
+            logits = losses.log_mean_softmax(views)
         per_example = loss_fn(logits, batch["label"])
         sums = Metrics.of_batch(
             per_example, logits, batch["label"], batch["mask"], top_k

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def train_and_evaluate(
     cadence: Cadence,
     eval_batch_size: int,
     top_k: int,
+    num_views: int,
     seed: int,
     num_seeds: int,
     batch_size: int,
@@ -55,6 +57,8 @@ def train_and_evaluate(
         cadence: steps, and how often to log, evaluate and save.
         eval_batch_size: pictures at a time in evaluations.
         top_k: a prediction is right when the label is among the first `top_k`.
+        num_views: of each test picture, see `views.take`; reported beside the single
+            view, at the end.
         seed: of the run.
         num_seeds: how many replicas are trained, of the seeds from `seed` on.
         batch_size: of the global batch, and of each replica's.
@@ -94,7 +98,8 @@ def train_and_evaluate(
         if processes.is_first():
             log_file = workdir / runs.METRICS
             runs.drop_metrics_after(log_file, first)
-        evaluator = make_evaluator(
+        evaluator_of = partial(
+            make_evaluator,
             recipe.model,
             recipe.loss_fn,
             preprocessing,
@@ -105,6 +110,7 @@ def train_and_evaluate(
             mode=mode,
             clocks=clocks,
         )
+        evaluator = evaluator_of()
         update = make_update(first, clocks)
         with writer.Writer(log_file) as log:
             since = (first, clocks.train_seconds)
@@ -143,6 +149,9 @@ def train_and_evaluate(
                 checkpoints.check()
                 signals.raise_if(stopping)
         tested = evaluate_all(evaluator, state, dataset.test, "test")
+        if num_views > 1:
+            multiview = evaluator_of(num_views=num_views)
+            tested |= evaluate_all(multiview, state, dataset.test, "test_multiview")
         signals.raise_if(processes.largest(stop.signum or 0))
         best = checkpoints.best.record
     if best is not None:
@@ -226,7 +235,8 @@ def evaluate_all(
         evaluator: of the network.
         state: on the mesh.
         split: the pictures.
-        prefix: "eval" or "test"; the average's figures are under `<prefix>_ema`.
+        prefix: "eval", "test" or "test_multiview"; the average's figures are under
+            `<prefix>_ema`.
     """
     values = summarise(prefix, evaluator(state.params, split))
     if state.ema_params is not None:

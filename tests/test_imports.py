@@ -29,10 +29,11 @@ ORDER = (
     "replica_evaluation",
     "runs signals reporting manifest cadence",
     "identity",
-    "training inference",
+    "training inference classifier",
+    "exporting",
     "benchmarking",
     "config assembly",
-    "cli experiment benchmark",
+    "cli experiment benchmark trained",
     "experiments",
 )
 LEVEL = {unit: level for level, line in enumerate(ORDER) for unit in line.split()}
@@ -40,7 +41,8 @@ LEVEL = {unit: level for level, line in enumerate(ORDER) for unit in line.split(
 DATA_MAY_IMPORT = {"data", "prng", "errors"}
 WITHOUT_DATA = {unit for unit in LEVEL if LEVEL[unit] < LEVEL["data"]}
 TAKES_CONFIGS = {
-    *("config", "cli", "assembly", "experiment", "benchmark", "experiments")
+    *("config", "cli", "assembly", "experiment", "benchmark", "trained"),
+    "experiments",
 }
 TAKES_TENSORFLOW = {"tensorflow_import", "tf_pipeline", "tfds_source", "download"}
 EXECUTES = {

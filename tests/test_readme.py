@@ -18,6 +18,11 @@ COMMANDS = [
     for line in block.splitlines()
     if "python experiments/" in line
 ]
+# Scripts without a configuration, and their flags.
+OPTIONS = {
+    "predict.py": {"workdir", "export", "top_k", "json", "saliency", "invert"},
+    "export.py": {"workdir", "to"},
+}
 DEFAULTS = {"cifar10.py": "configs/base.py", "mnist.py": "configs/mnist.py"}
 
 
@@ -30,6 +35,10 @@ def test_there_are_commands() -> None:
 def test_a_command_can_be_run(command: str) -> None:
     _, script, *arguments = shlex.split(command)
     assert (ROOT / script).is_file()
+    if Path(script).name in OPTIONS:
+        given = {a[2:].split("=")[0] for a in arguments if a.startswith("--")}
+        assert given <= OPTIONS[Path(script).name]
+        return
     named = [a for a in arguments if a.startswith("--config=")]
     default = DEFAULTS.get(Path(script).name, "configs/base.py")
     path = named[0].split("=", 1)[1] if named else default

@@ -17,6 +17,8 @@ from cnnjax.data.arrays import (
 )
 from cnnjax.errors import InputError
 
+EMBEDDED = ("shapes", "digits")
+
 
 def load(
     *,
@@ -94,20 +96,19 @@ def load_embedded(name: str) -> Dataset:
     """Makes one of the sets that need no download.
 
     Args:
-        name: "shapes" or "digits".
+        name: one of `EMBEDDED`.
 
     Raises:
         InputError: there is no such set.
     """
     from cnnjax.data import embedded
 
-    makers = {"shapes": embedded.shapes, "digits": embedded.digits}
-    if name not in makers:
+    if name not in EMBEDDED:
         raise InputError(
             f"there is no embedded data set {name!r}; set data.name to "
-            f"{' or '.join(makers)}, or data.source=tfds"
+            f"{' or '.join(EMBEDDED)}, or data.source=tfds"
         )
-    data = makers[name]()
+    data = embedded.shapes() if name == "shapes" else embedded.digits()
     train = Split(data.train_images, data.train_labels)
     test = Split(data.test_images, data.test_labels)
     return make_dataset(name, "1.0.0", train, test, data.class_names)

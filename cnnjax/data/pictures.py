@@ -1,6 +1,7 @@
 """How one picture file becomes an array: the same for training and for predicting."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,23 +12,29 @@ from cnnjax.errors import InputError
 # Decoding takes 4 bytes a pixel; a picture that is to become 32x32 has no use for more.
 MAX_PIXELS = 64 * 2**20
 
+# Of a picture to be predicted: with less there is nothing to see.
+MIN_SIDE = 8
+
 # Formats that are pictures and nothing more; Pillow runs a program for PostScript.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
-GREY_MODES = ("1", "L", "LA")
-# Sixteen bits and more a channel: Pillow would clip them, not scale them.
-DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+# Sixteen bits of grey; of sixteen bits of colour Pillow itself keeps the upper eight.
+SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
+GREY_MODES = ("1", "L", "LA", *SIXTEEN_BIT_MODES)
+# Deeper ones do not say which value is white.
+DEEP_MODES = ("I", "F")
 
 
 def read_picture(path: Path, size: int, mode: str) -> np.ndarray:
     """Reads a picture as a square: turned upright, scaled, and its middle cut out.
 
     It is turned as its EXIF orientation says, converted to `mode` (transparency is
-    dropped), scaled (Lanczos) so that its shorter side is `size`, the longer one in
-    proportion, and the central square is taken.
+    dropped, 16 bits are scaled to 8), scaled (Lanczos) so that its shorter side is
+    `size`, the longer one in proportion, and the central square is taken.
 
     Args:
-        path: a file of one of `FORMATS`, 8 bits a channel.
+        path: a file of one of `FORMATS`, at most 16 bits a channel; of a moving
+            picture, the first one is read.
         size: of the result, in pixels.
         mode: "RGB" or "L" (grey).
 
@@ -35,7 +42,7 @@ def read_picture(path: Path, size: int, mode: str) -> np.ndarray:
         uint8 [size, size, 3] or [size, size, 1], in [0, 255].
 
     Raises:
-        InputError: the file is missing, no picture, truncated, deeper than 8 bits, or
+        InputError: the file is missing, no picture, truncated, deeper than 16 bits, or
             has more than `MAX_PIXELS` pixels.
     """
     with _open(path) as image:
@@ -43,7 +50,12 @@ def read_picture(path: Path, size: int, mode: str) -> np.ndarray:
             if image.mode == "P":
                 # By way of RGBA: Pillow warns of transparency in a palette otherwise.
                 image = image.convert("RGBA")
-            image = ImageOps.exif_transpose(image).convert(mode)
+            image = ImageOps.exif_transpose(image)
+            if image.mode in SIXTEEN_BIT_MODES:
+                # Pillow would clip them. 65535 becomes 255.
+                deep = np.asarray(image).astype(np.uint32)
+                image = Image.fromarray(((deep + 128) // 257).astype(np.uint8))
+            image = image.convert(mode)
             # The square is resized straight out of the picture: scaling all of a
             # long, thin one would take memory without bound.
             side = min(image.size)
@@ -74,8 +86,8 @@ def _open(path: Path) -> Image.Image:
         got = f"{image.size[0]}x{image.size[1]} pixels, mode {image.mode}"
         image.close()
         raise InputError(
-            f"{path} has {got}; at most {MAX_PIXELS / 2**20:.0f} megapixels of 8 bits "
-            "a channel are read; convert it or take it out"
+            f"{path} has {got}; at most {MAX_PIXELS / 2**20:.0f} megapixels of 16 "
+            "bits a channel are read; convert it or take it out"
         )
     return image
 
@@ -88,6 +100,60 @@ def is_grey(path: Path) -> bool:
     """
     with _open(path) as image:
         return image.mode in GREY_MODES
+
+
+def read_all(
+    named: Sequence[Path], size: int, mode: str
+) -> tuple[list[Path], np.ndarray, list[InputError]]:
+    """Reads every picture that can be read, and says what is wrong with the others.
+
+    Args:
+        named: files, and folders of which every file is read, theirs sorted by name;
+            hidden files are skipped.
+        size: see `read_picture`.
+        mode: see `read_picture`.
+
+    Returns:
+        the files that were read; their pictures, uint8 [n, size, size, channels]; and
+        an error for each file that is no picture or has a side of less than
+        `MIN_SIDE` pixels, and for each folder without a file.
+    """
+    read, images, problems = [], [], []
+    for name in named:
+        files = _files_in(name) if name.is_dir() else [name]
+        if not files:
+            problems.append(
+                InputError(f"{name} holds no file; need pictures; name another folder")
+            )
+        for path in files:
+            try:
+                _check_not_tiny(path)
+                images.append(read_picture(path, size, mode))
+                read.append(path)
+            except InputError as error:
+                problems.append(error)
+    channels = len(Image.new(mode, (1, 1)).getbands())
+    nothing = np.zeros((0, size, size, channels), np.uint8)
+    return read, np.stack(images) if images else nothing, problems
+
+
+def _check_not_tiny(path: Path) -> None:
+    with _open(path) as image:
+        width, height = image.size
+    if min(width, height) < MIN_SIDE:
+        raise InputError(
+            f"{path} has {width}x{height} pixels; at least {MIN_SIDE}x{MIN_SIDE} are"
+            " needed to see anything; take a larger picture"
+        )
+
+
+def _files_in(folder: Path) -> list[Path]:
+    found = []
+    for path in sorted(folder.rglob("*")):
+        names = path.relative_to(folder).parts
+        if path.is_file() and not any(name.startswith(".") for name in names):
+            found.append(path)
+    return found
 
 
 def _not_a_picture(path: Path, error: Exception) -> InputError:

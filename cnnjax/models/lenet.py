@@ -138,7 +138,7 @@ class LeNet5(nn.Module):
         f6 = layers.dense(
             84, kernel_init=init, bias_init=init, dtype=self.dtype, name="F6"
         )
-        features = squash(f6(x.reshape(len(x), -1))).astype(jnp.float32)
+        features = squash(f6(x.reshape(x.shape[0], -1))).astype(jnp.float32)
         return -rbf(features, jnp.asarray(TARGETS[: self.num_classes]))
 
     def _conv(self, features: int, fan_in: int, name: str) -> layers.Conv:
@@ -165,5 +165,5 @@ class LeNet5(nn.Module):
         x = pool(squash(conv(6, name="C1")(x)))
         x = pool(squash(conv(16, name="C3")(x)))
         x = squash(conv(120, name="C5")(x))
-        x = squash(dense(84, name="F6")(x.reshape(len(x), -1)))
+        x = squash(dense(84, name="F6")(x.reshape(x.shape[0], -1)))
         return dense(self.num_classes, name="logits")(x).astype(jnp.float32)

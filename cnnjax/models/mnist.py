@@ -79,7 +79,7 @@ class SimpleCNN(nn.Module):
         )
         x = nn.relu(conv(32, name="conv1")(images))
         x = nn.relu(conv(64, name="conv2")(x))
-        x = x.reshape(len(x), -1)
+        x = x.reshape(x.shape[0], -1)
         x = nn.relu(dense(1024, name="fc1")(x))
         if dropout_keys is not None:
             x = dropout(x, self.keep_prob, dropout_keys)
@@ -115,7 +115,7 @@ class MLP(nn.Module):
         # The book's weights: random to break the symmetry of the hidden units, and
         # zero in the output layer, which has none to break.
         weights = layers.truncated_normal(0.1)
-        x = images.reshape(len(images), -1)
+        x = images.reshape(images.shape[0], -1)
         x = nn.relu(dense(self.hidden, kernel_init=weights, name="hidden")(x))
         if dropout_keys is not None:
             x = dropout(x, self.keep_prob, dropout_keys)

@@ -1,6 +1,6 @@
 """What a run prints as it begins and as it ends."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -8,9 +8,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from cnnjax import spread
 from cnnjax.data.arrays import Dataset
 from cnnjax.models import summary
 from cnnjax.reporting import writer
+
+# What final_metrics.json holds accuracies of, where they exist, in this order.
+TESTED = ("test", "test_ema", "test_multiview", "test_multiview_ema")
 
 
 def print_setup(
@@ -63,12 +67,30 @@ def print_summary(final: Mapping[str, Any], top_k: int) -> None:
         final: what `final_metrics.json` holds.
         top_k: that the precision is at.
     """
-    for prefix in ("test", "test_ema"):
-        if f"{prefix}/accuracy" in final:
-            print(writer.precision_line(final, prefix, final["dataset"], top_k))
+    print_precisions(final, final["dataset"], top_k)
     print(
         f"{final['steps']} steps in {final['train_seconds']:.1f} s"
         f" ({final['perf/examples_per_sec']:.1f} examples/sec), compiled in"
         f" {final['compile_seconds']:.1f} s",
         flush=True,
     )
+
+
+def print_precisions(
+    values: Mapping[str, Any], dataset: str, top_k: int, seeds: Sequence[int] = ()
+) -> None:
+    """Prints the precision of each of `TESTED` that `values` holds.
+
+    Args:
+        values: as `evaluation.summarise` names them.
+        dataset: the name of what was tested on.
+        top_k: that the precision is at.
+        seeds: of the replicas, each of which gets a line before that of them all.
+    """
+    for prefix in TESTED:
+        if f"{prefix}/accuracy" in values:
+            for k, seed in enumerate(seeds):
+                own = spread.of_seed(values, k)
+                line = writer.precision_line(own, prefix, dataset, top_k)
+                print(f"seed {seed}: {line}")
+            print(writer.precision_line(values, prefix, dataset, top_k))

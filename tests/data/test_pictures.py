@@ -102,7 +102,36 @@ def test_a_long_thin_picture_takes_no_more_memory_than_its_pixels(tmp_path):
     assert (picture == (7, 8, 9)).all()
 
 
-def test_refuses_sixteen_bits_a_channel(tmp_path):
-    Image.fromarray(np.full((32, 32), 40_000, np.uint16)).save(tmp_path / "x.png")
-    with pytest.raises(InputError, match=r"mode I;16.*8 bits a channel"):
-        pictures.read_picture(tmp_path / "x.png", 32, "L")
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_scales_sixteen_bits_of_grey(tmp_path, suffix):
+    values = np.array([0, 257, 40_000, 65_535], np.uint16)
+    path = tmp_path / f"x.{suffix}"
+    Image.fromarray(values.repeat(4).reshape(4, 4)).save(path)
+    assert pictures.is_grey(path)
+    picture = pictures.read_picture(path, 4, "L")[..., 0]
+    np.testing.assert_array_equal(picture[:, 0], [0, 1, 156, 255])
+
+
+def test_refuses_values_without_a_white(tmp_path):
+    Image.fromarray(np.ones((32, 32), np.float32)).save(tmp_path / "x.tiff")
+    with pytest.raises(InputError, match=r"mode F.*16 bits a channel"):
+        pictures.read_picture(tmp_path / "x.tiff", 32, "L")
+
+
+def test_reads_folders_and_names_what_is_bad(tmp_path):
+    (tmp_path / "b" / "deep").mkdir(parents=True)
+    (tmp_path / "none").mkdir()
+    for name in ("b/deep/3.png", "b/1.png", "a.png", "b/.hidden.png"):
+        write(tmp_path / name)
+    write(tmp_path / "b" / "2.png", size=(7, 100))
+    named = [tmp_path / name for name in ("a.png", "none", "b", "missing.png")]
+    paths, images, problems = pictures.read_all(named, 16, "L")
+    names = [path.relative_to(tmp_path).as_posix() for path in paths]
+    assert names == ["a.png", "b/1.png", "b/deep/3.png"]
+    assert images.shape == (3, 16, 16, 1)
+    said = [str(problem) for problem in problems]
+    for message, words in zip(
+        said, ["none holds no file", "7x100 pixels", "missing.png"], strict=True
+    ):
+        assert words in message
+    assert pictures.read_all(named[1:2], 16, "RGB")[1].shape == (0, 16, 16, 3)

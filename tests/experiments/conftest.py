@@ -124,3 +124,35 @@ def snapshot():
         return {path: path.read_bytes() for path in files if path.name != ".lock"}
 
     return snapshot
+
+
+@pytest.fixture(scope="session")
+def colour_run(call, make_npz, tmp_path_factory):
+    """A run on ten noisy patterns, tested with ten views, that keeps an average."""
+    random = np.random.default_rng(0)
+    patterns = random.integers(0, 192, (10, 32, 32, 3), np.uint8)
+    x_train, x_test = (
+        patterns[np.arange(count) % 10]
+        + random.integers(0, 64, (count, 32, 32, 3), np.uint8)
+        for count in (60, 30)
+    )
+    workdir = tmp_path_factory.mktemp("runs") / "cifar"
+    done = call(
+        "cifar10.py",
+        "--config.data.source=npz",
+        f"--config.data.file={make_npz(x_train=x_train, x_test=x_test)}",
+        "--config.data.pipeline=device",
+        "--config.data.distortions=()",
+        "--config.model.width=0.1",
+        "--config.model.lrn=False",
+        "--config.optim.learning_rate=0.01",
+        "--config.optim.ema_decay=0.5",
+        "--config.optim.l2=0.0",
+        "--config.train.steps=40",
+        "--config.train.batch_size=16",
+        "--config.eval.batch_size=30",
+        "--config.eval.views=10",
+        f"--workdir={workdir}",
+    )
+    assert done.returncode == 0, done.stderr
+    return workdir, done.stdout

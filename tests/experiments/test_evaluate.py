@@ -96,3 +96,36 @@ def test_a_configuration_changed_by_hand_is_refused(call, averaged_run, tmp_path
 )
 def test_a_flag_it_does_not_have_is_refused(call, averaged_run, flag, words):
     assert_refused(call("evaluate.py", f"--workdir={averaged_run[0]}", flag), words)
+
+
+def test_data_that_have_vanished_are_named(call, averaged_run, tmp_path):
+    """And nothing stands in for what the run was trained on."""
+    workdir = shutil.copytree(averaged_run[0], tmp_path / "run")
+    manifest = json.loads((workdir / "manifest.json").read_text())
+    manifest["data"]["name"] = "cifar10_jpeg"
+    (workdir / "manifest.json").write_text(json.dumps(manifest))
+    done = call("evaluate.py", f"--workdir={workdir}")
+    assert_refused(done, "cifar10_jpeg is not prepared in .*/tensorflow_datasets")
+
+
+def test_several_views_are_reported_beside_the_single_one(call, colour_run):
+    workdir, printed = colour_run
+    final = json.loads((workdir / "final_metrics.json").read_text())
+    kinds = ("test", "test_ema", "test_multiview", "test_multiview_ema")
+    assert [re.search(r"\[(.*)\]", line)[1] for line in precision_lines(printed)] == [
+        *kinds
+    ]
+    assert [final[f"{kind}/count"] for kind in kinds] == [30] * 4
+    assert len({final[f"{kind}/loss"] for kind in kinds}) == 4
+    config = configs.from_stored(inference.stored_config(workdir))
+    values = experiment.evaluate(config, workdir)
+    assert values == {name: final[name] for name in values}
+    assert len(values) == 16
+    done = call("evaluate.py", f"--workdir={workdir}", "--config.eval.views=1")
+    assert precision_lines(done.stdout) == precision_lines(printed)[:2]
+
+
+def test_views_need_a_crop(call, colour_run):
+    flags = (f"--workdir={colour_run[0]}", "--config.data.crop=32")
+    done = call("evaluate.py", *flags)
+    assert_refused(done, "views=10 with data.crop=32, need a crop smaller .* 32x32")

@@ -1,0 +1,115 @@
+"""A network as one file of StableHLO that JAX runs without this package."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import export
+
+from cnnjax import runs
+from cnnjax.classifier import Function
+from cnnjax.errors import InputError
+
+PLATFORMS = ("cpu", "cuda")
+BATCH = "batch"
+
+
+def to_stablehlo(
+    probabilities: Function, image_shape: tuple[int, int, int]
+) -> export.Exported:
+    """Returns `probabilities` lowered for every one of `PLATFORMS`, for any batch.
+
+    Args:
+        probabilities: from `classifier.make_probabilities`.
+        image_shape: (height, width, channels) of the pictures it takes, uint8.
+    """
+    shape = export.symbolic_shape(", ".join([BATCH, *map(str, image_shape)]))
+    images = jax.ShapeDtypeStruct(shape, jnp.uint8)
+    return export.export(jax.jit(probabilities), platforms=PLATFORMS)(images)
+
+
+def card_path(path: Path) -> Path:
+    """Returns where the card of an export lies: beside it, with `.json` behind."""
+    return path.with_name(f"{path.name}.json")
+
+
+def write(path: Path, exported: export.Exported, card: Mapping[str, Any]) -> None:
+    """Writes an export and its card, each whole or not at all.
+
+    Args:
+        path: of the export; its folder exists.
+        exported: from `to_stablehlo`.
+        card: what a reader needs to know, JSON; the file's SHA-256 is added.
+    """
+    content = bytes(exported.serialize())
+    digest = hashlib.sha256(content).hexdigest()
+    unfinished = path.with_name(path.name + runs.UNFINISHED)
+    unfinished.write_bytes(content)
+    unfinished.replace(path)
+    runs.write_json(card_path(path), {**card, "sha256": digest})
+
+
+def load(path: Path) -> tuple[export.Exported, dict[str, Any]]:
+    """Reads an export and its card.
+
+    Returns:
+        the export, whose `call` maps uint8 [batch, height, width, channels] to
+        probabilities float32 [batch, classes]; and the card.
+
+    Raises:
+        InputError: one of the files is missing or not what `write` wrote, or the
+            export takes or gives something else.
+    """
+    try:
+        content = path.read_bytes()
+        card = json.loads(card_path(path).read_bytes())
+        classes, digest = list(card["classes"]), card["sha256"]
+        if "name" not in card["dataset"]:
+            raise KeyError("dataset.name")
+    except OSError as error:
+        raise InputError(
+            f"{error.filename} cannot be read ({error.strerror}); need an export and"
+            " its card beside it, as experiments/export.py writes them"
+        ) from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _not_one(card_path(path), "it is no card of an export") from error
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise _not_one(path, "its SHA-256 is not that of its card")
+    try:
+        exported = export.deserialize(bytearray(content))
+    # It parses a binary format with assertions and errors of several packages.
+    except Exception as error:
+        raise _not_one(path, type(error).__name__) from error
+    _check_takes_pictures(path, exported, len(classes))
+    return exported, card
+
+
+def _check_takes_pictures(
+    path: Path, exported: export.Exported, num_classes: int
+) -> None:
+    takes, gives = exported.in_avals, exported.out_avals
+    if (
+        len(takes) != 1
+        or len(gives) != 1
+        or takes[0].dtype != jnp.uint8
+        or takes[0].ndim != 4
+        or takes[0].shape[3] not in (1, 3)
+        or takes[0].shape[1] != takes[0].shape[2]
+        or gives[0].shape[1:] != (num_classes,)
+    ):
+        signature = f"{', '.join(map(str, takes))} -> {', '.join(map(str, gives))}"
+        raise InputError(
+            f"{path} maps {signature}, need uint8 [batch, side, side, 1 or 3] ->"
+            f" float32 [batch, {num_classes}]; export the run again"
+        )
+
+
+def _not_one(path: Path, reason: str) -> InputError:
+    return InputError(
+        f"{path} cannot be read as an export ({reason}); need the file and its card as"
+        " experiments/export.py wrote them; export the run again"
+    )

@@ -1,0 +1,143 @@
+"""A finished or stopped run as a network that can be used."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from cnnjax import assembly, exporting, inference, parallel, runs
+from cnnjax import config as configs
+from cnnjax.data.augment import Preprocessing
+from cnnjax.errors import InputError
+from cnnjax.state import init_state
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A network and what it takes to use it.
+
+    Attributes:
+        model: a network of `cnnjax.models`.
+        params: its parameters.
+        weights: which they are: "params", or "ema_params" where the run keeps an
+            average.
+        step: updates that they have seen.
+        preprocessing: crop and normalisation.
+        image_shape: (height, width, channels) of the pictures before the crop; they
+            are square, grey or RGB.
+        class_names: in the order of the outputs.
+        dataset: the name of what it was trained on.
+    """
+
+    model: nn.Module
+    params: Any
+    weights: str
+    step: int
+    preprocessing: Preprocessing
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    dataset: str
+
+
+def load(workdir: Path) -> Trained:
+    """Returns the network of a run's newest checkpoint; the run is left as it is.
+
+    Its configuration is read from `config.json` as data, and its data set is not
+    needed. Where the run keeps an average of the weights, that is what is used.
+
+    Raises:
+        InputError: `workdir` is not of a run, has no checkpoint, or its pictures are
+            not square and grey or RGB.
+        RunError: no checkpoint is good.
+    """
+    config = configs.from_stored(inference.stored_config(workdir))
+    data = runs.trained_on(workdir)
+    image_shape = _image_shape(workdir, data.get("image_shape"))
+    recipe = assembly.make_recipe(config, len(data["classes"]))
+    preprocessing = assembly.make_preprocessing(config)
+    like = init_state(
+        recipe.model,
+        recipe.tx,
+        seed=config.seed,
+        image_shape=preprocessing.output_shape(image_shape),
+        ema=recipe.ema_decay > 0,
+    )
+    state = inference.restore(workdir, parallel.replicate(like, parallel.make_mesh(1)))
+    weights = "params" if state.ema_params is None else "ema_params"
+    return Trained(
+        model=recipe.model,
+        params=getattr(state, weights),
+        weights=weights,
+        step=int(state.step),
+        preprocessing=preprocessing,
+        image_shape=image_shape,
+        class_names=tuple(data["classes"]),
+        dataset=data["name"],
+    )
+
+
+def card(network: Trained, workdir: Path) -> dict[str, Any]:
+    """Returns what a reader of an exported network needs to know.
+
+    Args:
+        network: from `load`.
+        workdir: of its run. The accuracies are those of its final metrics, where these
+            are of the same weights; else there are none.
+    """
+    stored = runs.read_json(workdir / runs.MANIFEST)
+    finished, accuracy = workdir / runs.FINAL_METRICS, {}
+    if finished.exists():
+        final = runs.read_json(finished)
+        averaged = network.weights == "ema_params"
+        if final.get("steps") == network.step:
+            accuracy = {
+                name: value
+                for name, value in final.items()
+                if name.startswith("test") and ("_ema/" in name) == averaged
+            }
+    return {
+        "network": type(network.model).__name__,
+        "input": {
+            "shape": ["batch", *network.image_shape],
+            "dtype": "uint8",
+            "meaning": "pixels in [0, 255], as they are: what preprocessing says is"
+            " done inside",
+        },
+        "output": {
+            "shape": ["batch", len(network.class_names)],
+            "dtype": "float32",
+            "meaning": "probabilities of the classes",
+        },
+        "classes": list(network.class_names),
+        "preprocessing": {
+            "crop": network.preprocessing.crop,
+            "normalise": network.preprocessing.normalise,
+        },
+        "dataset": {k: v for k, v in stored["data"].items() if k != "classes"},
+        "accuracy": accuracy,
+        "weights": network.weights,
+        "step": network.step,
+        "platforms": list(exporting.PLATFORMS),
+        "versions": {"jax": jax.__version__, "training": stored.get("versions")},
+    }
+
+
+def _image_shape(workdir: Path, stored: Any) -> tuple[int, int, int]:
+    if (
+        not isinstance(stored, list)
+        or len(stored) != 3
+        or not all(isinstance(size, int) and size > 0 for size in stored)
+    ):
+        raise InputError(
+            f"{workdir / runs.MANIFEST} has image_shape={stored!r} of its data, need"
+            " [height, width, channels]; train the run with this version"
+        )
+    height, width, channels = stored
+    if height != width or channels not in (1, 3):
+        raise InputError(
+            f"{workdir} was trained on pictures of {height}x{width}x{channels}, need"
+            " square ones, grey or RGB, for pictures from files; name another run"
+        )
+    return height, width, channels

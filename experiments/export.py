@@ -1,0 +1,49 @@
+"""Writes a run's network as one file of StableHLO, for CPU and CUDA.
+
+python experiments/export.py --workdir=runs/base --to=cifar.stablehlo
+
+--workdir=DIR     folder of a run: its newest checkpoint, its averaged weights if any
+--to=FILE         the file; its card, which says what goes in and comes out, is
+                  FILE.json
+"""
+
+from pathlib import Path
+
+from cnnjax import cli
+from cnnjax.errors import InputError
+
+
+def run(arguments: list[str], *, workdir: str, to: str) -> None:
+    """Writes the export and its card, and says where.
+
+    Raises:
+        InputError: a flag is missing, or no file can be written there.
+    """
+    del arguments  # it takes none
+    path = Path(to)
+    if not workdir or not to:
+        raise InputError(
+            f"got --workdir={workdir!r} and --to={to!r}, need the folder of a run and"
+            " the file to write; give both"
+        )
+    if path.is_dir() or not path.parent.is_dir():
+        raise InputError(
+            f"got --to={to}, need a file in a folder that exists; name another"
+        )
+    # Here and not above, so that --help need not wait for JAX.
+    from cnnjax import classifier, exporting, trained
+
+    network = trained.load(Path(workdir))
+    logits = classifier.make_logits(
+        network.model, network.params, network.preprocessing
+    )
+    exported = exporting.to_stablehlo(
+        classifier.make_probabilities(logits), network.image_shape
+    )
+    card = trained.card(network, Path(workdir))
+    exporting.write(path, exported, card)
+    print(f"{path} and {exporting.card_path(path)} are written")
+
+
+if __name__ == "__main__":
+    cli.main_with(run, doc=__doc__, options={"workdir": "", "to": ""})

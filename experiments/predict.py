@@ -1,0 +1,121 @@
+"""Says what is in pictures: in each IMAGE, and in every picture of each folder.
+
+python experiments/predict.py --workdir=runs/base cat.jpg photos/
+
+--workdir=DIR     folder of a run: its newest checkpoint, its averaged weights if any
+--export=FILE     a file that export.py wrote, in place of --workdir
+--top_k=K         so many classes of each picture [3]
+--json            one JSON object in place of the table
+--saliency=DIR    writes there, for each picture, which pixels its likeliest class
+                  hangs on: the gradient of its logit
+--invert          the pictures are dark ink on white: makes them light on black, which
+                  is what MNIST is
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from cnnjax import cli
+from cnnjax.errors import InputError
+
+BATCH_SIZE = 100
+
+
+def run(
+    arguments: list[str],
+    *,
+    workdir: str,
+    export: str,
+    top_k: int,
+    json: bool,
+    saliency: str,
+    invert: bool,
+) -> None:
+    """Prints the likeliest classes; a bad picture is named, and the rest predicted.
+
+    Raises:
+        InputError: a flag or a picture is bad; the last after all has been printed.
+    """
+    if bool(workdir) == bool(export) or (export and saliency):
+        raise InputError(
+            f"got --workdir={workdir!r}, --export={export!r}, --saliency={saliency!r};"
+            " need the folder of a run or an export, and for saliency a run"
+        )
+    if not arguments or top_k < 1:
+        raise InputError(
+            f"got {len(arguments)} pictures and --top_k={top_k}, need at least one of"
+            " each; name pictures or folders of them"
+        )
+    # Here and not above, so that --help need not wait for JAX.
+    from cnnjax import classifier, exporting, trained
+    from cnnjax.data import pictures
+    from cnnjax.reporting import predictions
+
+    about: dict[str, Any]
+    if export:
+        exported, card = exporting.load(Path(export))
+        probabilities, logits = exported.call, None
+        shape, names = exported.in_avals[0].shape[1:], card["classes"]
+        about = {"export": export, "dataset": card["dataset"]["name"]}
+    else:
+        network = trained.load(Path(workdir))
+        logits = classifier.make_logits(
+            network.model, network.params, network.preprocessing
+        )
+        probabilities = classifier.make_probabilities(logits)
+        shape, names = network.image_shape, network.class_names
+        about = {
+            "workdir": workdir,
+            "dataset": network.dataset,
+            "step": network.step,
+            "weights": network.weights,
+        }
+    if invert and shape[2] != 1:
+        raise InputError(
+            "got --invert for a network of pictures in colour, need one of grey ones;"
+            " leave it out"
+        )
+    paths, images, problems = pictures.read_all(
+        [Path(argument) for argument in arguments],
+        shape[0],
+        "L" if shape[2] == 1 else "RGB",
+    )
+    if invert:
+        images = 255 - images
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    if paths:
+        found = classifier.in_batches(probabilities, images, BATCH_SIZE)
+        results: list[dict[str, Any]] = [
+            {"file": str(path), "top": predictions.top(row, names, top_k)}
+            for path, row in zip(paths, found, strict=True)
+        ]
+        if saliency and logits is not None:
+            maps = classifier.in_batches(
+                classifier.make_saliency(logits), images, BATCH_SIZE
+            )
+            predictions.save_saliencies(Path(saliency), results, images, maps)
+        show = predictions.print_json if json else predictions.print_table
+        show(about, results)
+    if problems:
+        raise InputError(
+            f"{len(problems)} of what was named could not be read, as said above;"
+            f" {len(paths)} pictures were predicted; replace it or take it out"
+        )
+
+
+if __name__ == "__main__":
+    cli.main_with(
+        run,
+        doc=__doc__,
+        options={
+            "workdir": "",
+            "export": "",
+            "top_k": 3,
+            "json": False,
+            "saliency": "",
+            "invert": False,
+        },
+        takes_arguments=True,
+    )

@@ -1,0 +1,157 @@
+"""What is exported runs with jax alone, and gives what the network gives."""
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnnjax import classifier, exporting
+from cnnjax.data.augment import Preprocessing
+from cnnjax.errors import InputError
+from cnnjax.models import MODELS
+
+CROPPED = Preprocessing(24, ("crop", "flip"), "per_image")
+PLAIN = Preprocessing(0, (), "unit")
+CASES = {
+    "CifarCNN": ({}, CROPPED, (32, 32, 3)),
+    "SimpleCNN": ({}, PLAIN, (28, 28, 1)),
+    "MLP": ({}, PLAIN, (28, 28, 1)),
+    "LeNet5": ({}, PLAIN, (28, 28, 1)),
+    "LeNet5-modern": ({"variant": "modern"}, PLAIN, (28, 28, 1)),
+}
+CARD = {"classes": [str(i) for i in range(10)], "dataset": {"name": "noise"}}
+
+# jax needs flatbuffers to read an export, and what pip brings with jax.
+ALONE = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked}:
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Blocked())
+try:
+    import cnnjax
+except ImportError:
+    import numpy as np
+    from jax import export
+    with open("network", "rb") as file:
+        network = export.deserialize(bytearray(file.read()))
+    images = np.load("images.npy")
+    np.savez("found.npz", *[network.call(images[:n]) for n in {sizes}])
+"""
+SIZES = (1, 3, 128)
+
+
+def network_of(case):
+    options, preprocessing, image_shape = CASES[case]
+    model = MODELS[case.split("-")[0]](num_classes=10, **options)
+    fed = jnp.zeros((1, *preprocessing.output_shape(image_shape)))
+    params = jax.jit(model.init)(jax.random.key(0), fed)["params"]
+    # As drawn, the outputs of some are all but equal, whatever is put in.
+    params = jax.tree.map(lambda leaf: leaf * 2, params)
+    logits = classifier.make_logits(model, params, preprocessing)
+    return classifier.make_probabilities(logits), image_shape
+
+
+def assert_plain(exported):
+    """Holds that nothing is of the CPU: neither its kernels nor loops over chunks."""
+    assert exported.platforms == ("cpu", "cuda")
+    text = exported.mlir_module()
+    assert set(re.findall(r"custom_call @(\w+)", text)) <= {"shape_assertion"}
+    assert "stablehlo.while" not in text
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != "CifarCNN"])
+def test_every_network_is_exported_for_any_batch(case):
+    probabilities, image_shape = network_of(case)
+    exported = exporting.to_stablehlo(probabilities, image_shape)
+    assert_plain(exported)
+    sides = ",".join(map(str, image_shape))
+    assert str(exported.in_avals[0]) == f"uint8[batch,{sides}]"
+    images = np.random.default_rng(0).integers(0, 256, (3, *image_shape), np.uint8)
+    found, expected = exported.call(images), jax.jit(probabilities)(images)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The CIFAR network's export, some pictures, and their probabilities."""
+    folder = tmp_path_factory.mktemp("export")
+    probabilities, shape = network_of("CifarCNN")
+    exported = exporting.to_stablehlo(probabilities, shape)
+    assert_plain(exported)
+    exporting.write(folder / "network", exported, CARD)
+    images = np.random.default_rng(1).integers(0, 256, (128, *shape), np.uint8)
+    np.save(folder / "images.npy", images)
+    expected = [np.asarray(jax.jit(probabilities)(images[:n])) for n in SIZES]
+    return folder, expected
+
+
+def test_it_runs_with_jax_alone(written):
+    folder, expected = written
+    blocked = {"cnnjax", "flax", "optax", "orbax", "tensorflow", "ml_collections"}
+    program = ALONE.format(blocked=blocked, sizes=SIZES)
+    command = [sys.executable, "-I", "-W", "error", "-c", program]
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    with np.load(folder / "found.npz") as found:
+        assert len(found) == len(SIZES)
+        for array, probabilities in zip(found.values(), expected, strict=True):
+            assert probabilities.std(0).max() > 1e-3 or len(probabilities) == 1
+            np.testing.assert_allclose(array, probabilities, atol=1e-5)
+
+
+def copied(written, folder, content=None, **card):
+    """Writes a copy of the export in `folder`, changed."""
+    whole = (written[0] / "network").read_bytes()
+    content = whole if content is None else content
+    digest = hashlib.sha256(content).hexdigest()
+    (folder / "network").write_bytes(content)
+    text = json.dumps(CARD | {"sha256": digest} | card)
+    (folder / "network.json").write_text(text)
+    return folder / "network"
+
+
+def test_what_was_written_comes_back(written, tmp_path):
+    exported, card = exporting.load(copied(written, tmp_path))
+    assert card["classes"] == CARD["classes"]
+    assert exported.in_avals[0].shape[1:] == (32, 32, 3)
+
+
+def test_what_is_no_export_is_refused(written, tmp_path):
+    whole = (written[0] / "network").read_bytes()
+    for garbage in (b"", b"words", whole[:1000], bytes(1000), whole[100:]):
+        with pytest.raises(InputError, match=r"network cannot be read as an export"):
+            exporting.load(copied(written, tmp_path, garbage))
+    with pytest.raises(InputError, match="SHA-256 is not that of its card"):
+        exporting.load(copied(written, tmp_path, sha256="0"))
+    with pytest.raises(InputError, match=r"float32\[batch, 9\]|float32 \[batch, 9\]"):
+        exporting.load(copied(written, tmp_path, classes=CARD["classes"][:9]))
+    with pytest.raises(InputError, match=r"network\.json .* no card of an export"):
+        exporting.load(copied(written, tmp_path, dataset={}))
+    (tmp_path / "network.json").write_text("[]")
+    with pytest.raises(InputError, match=r"network\.json .* no card of an export"):
+        exporting.load(tmp_path / "network")
+    (tmp_path / "network.json").unlink()
+    with pytest.raises(InputError, match=r"network\.json cannot be read \(No such"):
+        exporting.load(tmp_path / "network")
+
+
+def test_another_number_of_channels_is_refused(tmp_path):
+    def probabilities(images):
+        return jnp.zeros((images.shape[0], 10))
+
+    exported = exporting.to_stablehlo(probabilities, (32, 32, 4))
+    exporting.write(tmp_path / "four", exported, CARD)
+    with pytest.raises(InputError, match=r"four maps uint8\[batch,32,32,4\] .* 1 or 3"):
+        exporting.load(tmp_path / "four")
