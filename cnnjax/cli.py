@@ -24,6 +24,10 @@ USAGE_ON_RUN = """\
 --workdir=DIR           folder of a run; it is left as it is
 --config.FIELD=VALUE    in place of the run's own, above all data.name and data.dir"""
 
+USAGE_ON_RUNS = """\
+--workdir=DIR           folder of a run; may be given several times, or with commas
+--config.FIELD=VALUE    in place of the runs' own, above all data.name and data.dir"""
+
 # <malloc.h>: M_MMAP_MAX (no block is mapped by itself), M_TRIM_THRESHOLD and M_TOP_PAD
 # in bytes, and M_ARENA_MAX, because the other arenas follow rules of their own.
 MALLOC_OPTIONS = {-4: 0, -1: 1 << 30, -2: 64 << 20, -8: 1}
@@ -91,6 +95,55 @@ def main_on_run(run: Callable[[ConfigDict, Path], None], *, doc: str) -> None:
         run(config.value.lock(), Path(workdir.value))
 
     _exit_with(parse_and_run, f"{doc.strip()}\n\n{USAGE_ON_RUN}")
+
+
+def main_on_runs(
+    run: Callable[[list[tuple[Path, ConfigDict]]], None], *, doc: str
+) -> None:
+    """Runs a script about one or several runs, and exits as `main` does.
+
+    Args:
+        run: takes the folder of each run and its stored configuration, with the fields
+            that were given in place of its own.
+        doc: the script's docstring, printed by `--help`.
+    """
+
+    def parse_and_run(argv: Sequence[str]) -> None:
+        # Here and not above: it brings JAX, which --help need not wait for.
+        from cnnjax import inference
+
+        named = flags.FlagValues()
+        _define_workdirs(named)
+        with _flag_errors():
+            named(argv, known_only=True)
+        given = ",".join(named["workdir"].value or [])
+        folders = [Path(part) for part in given.split(",")]
+        if Path() in folders:
+            raise InputError(
+                "got no --workdir=DIR, need the folders of one or more runs"
+            )
+        found = []
+        for folder in dict.fromkeys(folders):
+            try:
+                stored = configs.from_stored(inference.stored_config(folder))
+            except InputError as error:
+                raise InputError(f"--workdir={folder}: {error}") from error
+            values = flags.FlagValues()
+            _define_workdirs(values)
+            with _flag_errors():  # it looks for the fields that are given already here
+                config = config_flags.DEFINE_config_dict(
+                    "config", stored, flag_values=values, sys_argv=argv
+                )
+            _parse(values, argv)
+            configs.validate(config.value)
+            found.append((folder, config.value.lock()))
+        run(found)
+
+    _exit_with(parse_and_run, f"{doc.strip()}\n\n{USAGE_ON_RUNS}")
+
+
+def _define_workdirs(values: flags.FlagValues) -> None:
+    flags.DEFINE_multi_string("workdir", [], "", flag_values=values)
 
 
 def _exit_with(parse_and_run: Callable[[Sequence[str]], None], usage: str) -> None:

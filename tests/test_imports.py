@@ -24,9 +24,10 @@ ORDER = (
     "updates",
     "resident",
     "evaluation checkpoints",
-    "runs signals reporting manifest cadence",
+    "runs signals reporting manifest cadence diagnosis",
     "training inference",
     "config assembly",
+    "run_report",
     "cli experiment",
     "experiments",
 )
@@ -34,7 +35,7 @@ LEVEL = {unit: level for level, line in enumerate(ORDER) for unit in line.split(
 # Beside the line from models to parallel: neither knows the other.
 DATA_MAY_IMPORT = {"data", "prng", "errors"}
 WITHOUT_DATA = {unit for unit in LEVEL if LEVEL[unit] < LEVEL["data"]}
-TAKES_CONFIGS = {"config", "cli", "assembly", "experiment", "experiments"}
+TAKES_CONFIGS = {"config", "cli", "assembly", "run_report", "experiment", "experiments"}
 TAKES_TENSORFLOW = {"tensorflow_import", "tf_pipeline", "tfds_source", "download"}
 EXECUTES = {
     *("pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib"),
