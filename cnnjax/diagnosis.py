@@ -135,20 +135,27 @@ def feature_maps(
     Returns:
         name -> float32 [height', width', channels'].
     """
-    view = augment.standard_view(jnp.asarray(image[None]), preprocessing)
-    # Not compiled: that would bring the layers into the order of the alphabet.
-    _, state = model.apply(
-        {"params": params},
-        view,
-        capture_intermediates=True,
-        mutable=["intermediates"],
-    )
-    maps = {}
-    for name, found in state["intermediates"].items():
-        values = found["__call__"] if isinstance(found, dict) else found
-        if np.ndim(values[0]) == 4 and np.size(values[0][0, :, :, 0]) > 1:
-            maps[name] = np.asarray(values[0][0], np.float32)
-    return maps
+    names: list[str] = []
+
+    @jax.jit
+    def forward(params: Any, images: jax.Array) -> list[jax.Array]:
+        _, state = model.apply(
+            {"params": params},
+            augment.standard_view(images, preprocessing),
+            capture_intermediates=True,
+            mutable=["intermediates"],
+        )
+        maps = []
+        for name, found in state["intermediates"].items():
+            (values,) = found["__call__"] if isinstance(found, dict) else found
+            if values.ndim == 4 and values[0, :, :, 0].size > 1:
+                # Here, as what is returned comes in the order of the alphabet.
+                names.append(name)
+                maps.append(values[0].astype(jnp.float32))
+        return maps
+
+    maps = jax.device_get(forward(params, jnp.asarray(image[None])))
+    return dict(zip(names, maps, strict=True))
 
 
 def first_filters(params: Any) -> np.ndarray | None:

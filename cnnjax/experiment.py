@@ -1,6 +1,7 @@
 """What the scripts do: train and evaluate what a configuration describes."""
 
 import datetime
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +124,20 @@ def train(
         )
         runs.write_json(workdir / runs.FINAL_METRICS, final)
     console.print_summary(final, config.eval.top_k)
+    if config.train.report:
+        _report(config, workdir)
     if note:
         print(note, flush=True)
+
+
+def _report(config: ConfigDict, workdir: Path) -> None:
+    # Here and not above: matplotlib and scikit-learn take seconds to import.
+    from cnnjax import run_report
+
+    try:
+        run_report.write([(workdir, config)])
+    except Exception as error:  # Whatever it is: the run itself is done, and good.
+        print(f"warning: no report of {workdir}: {error}", file=sys.stderr)
 
 
 def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:

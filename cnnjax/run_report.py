@@ -2,13 +2,15 @@
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
 
-from cnnjax import assembly, diagnosis, inference, parallel, runs
+from cnnjax import assembly, diagnosis, inference, runs
 from cnnjax.errors import InputError, RunError
 from cnnjax.reporting import network_sections, report, training_sections
 from cnnjax.reporting.curves import read_metrics
@@ -109,15 +111,22 @@ def _diagnose(workdir: Path, config: ConfigDict) -> list[Section]:
     inference.check_same_classes(workdir, dataset.class_names, dataset.name)
     recipe = assembly.make_recipe(config, dataset.num_classes)
     preprocessing = assembly.make_preprocessing(config)
-    like = init_state(
+    shape = preprocessing.output_shape(dataset.image_shape)
+    make_state = partial(
+        init_state,
         recipe.model,
         recipe.tx,
         seed=config.seed,
-        image_shape=preprocessing.output_shape(dataset.image_shape),
+        image_shape=shape,
         ema=recipe.ema_decay > 0,
     )
-    # On one device, whatever the run was trained on.
-    state = inference.restore(workdir, parallel.replicate(like, parallel.make_mesh(1)))
+    # On one device, whatever the run was trained on; and nothing is drawn for it.
+    place = SingleDeviceSharding(jax.devices()[0])
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        jax.eval_shape(make_state),
+    )
+    state = inference.restore(workdir, like)
     params = jax.device_get(state.params)
     test, names = dataset.test, dataset.class_names
     probabilities = diagnosis.predict(
@@ -125,14 +134,11 @@ def _diagnose(workdir: Path, config: ConfigDict) -> list[Section]:
     )
     calibration = diagnosis.calibrate(probabilities, test.labels)
     wrong = diagnosis.confident_mistakes(probabilities, test.labels, NUM_MISTAKES)
+    note = f"What follows is of the weights after {int(state.step)} steps"
+    if recipe.ema_decay:
+        note += ", not of their average"
     sections = [
-        Section(
-            "The network",
-            [
-                f"What follows is of the weights after {int(state.step)} steps (not of"
-                f" their average), on the test set of {dataset.name}."
-            ],
-        ),
+        Section("The network", [f"{note}, on the test set of {dataset.name}."]),
         network_sections.predictions(probabilities, test.labels, names, dataset.name),
         network_sections.calibration(
             calibration.count,

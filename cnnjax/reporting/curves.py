@@ -113,14 +113,15 @@ def over_seeds(curves: Sequence[Curve]) -> Curve:
 
 
 def smooth(values: np.ndarray, width: int) -> np.ndarray:
-    """Returns the running mean over `width` values, fewer at both ends.
+    """Returns the running mean over `width` values, fewer towards both ends.
+
+    The window stays centred, so that the first and last values are their own mean.
 
     Args:
         values: float [n].
         width: odd.
     """
-    ones = np.ones(width)
-    # In full and cut: "same" has the length of the longer, which may be the window.
-    inner = slice(width // 2, width // 2 + len(values))
-    total = np.convolve(values, ones)[inner]
-    return total / np.convolve(np.ones(len(values)), ones)[inner]
+    places = np.arange(len(values))
+    half = np.minimum(width // 2, np.minimum(places, places[::-1]))
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    return (total[places + half + 1] - total[places - half]) / (2 * half + 1)

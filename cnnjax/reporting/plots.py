@@ -80,7 +80,7 @@ def curves(
             if len(values) > 60:
                 if line.deviation is None:
                     axes.plot(line.steps, values, color=colour, alpha=0.2, lw=0.7)
-                values = smooth(values, len(values) // 30 * 2 + 1)
+                values = smooth(values, len(values) // 60 * 2 + 1)
             marker = "o" if len(values) <= 20 else None
             axes.plot(
                 line.steps,

@@ -154,7 +154,7 @@ def _picture(
             lines,
             title=f"{words}, {dataset}",
             unit=unit,
-            from_zero=name.endswith("throughput"),
+            from_zero=name.endswith(("throughput", "learning_rate")),
         )
         last = "; ".join(f"{k} ends at {v.values[-1]:.4g}" for k, v in lines.items())
         yield Picture(name, png, f"{words} over the steps: {last}")
