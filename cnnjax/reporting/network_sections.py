@@ -120,7 +120,7 @@ def mistakes(
             "Mistakes", [f"No test picture of {dataset} is predicted wrong."]
         )
     captions = [
-        f"is {plots.text(is_, 14)}\npredicted {plots.text(said, 10)}"
+        f"is {plots.text(is_, 14)}\nsaid {plots.text(said, 12)}"
         for is_, said in zip(true, predicted, strict=True)
     ]
     title = f"the {len(images)} most confident mistakes, {dataset}"

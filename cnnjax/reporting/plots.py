@@ -11,7 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import (
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    StrMethodFormatter,
+)
 
 from cnnjax.reporting.curves import Curve, smooth
 
@@ -58,18 +63,17 @@ def text(name: str, width: int) -> str:
     )
 
 
-def curves(
-    lines: Mapping[str, Curve], *, title: str, unit: str, from_zero: bool = False
-) -> bytes:
+def curves(lines: Mapping[str, Curve], *, title: str, unit: str, scale: str) -> bytes:
     """Draws quantities over the steps, with a band of one deviation either way.
 
     A line of many points is drawn pale, with its running mean over it.
 
     Args:
-        lines: name -> curve; more than seven repeat the colours with other strokes.
+        lines: name -> curve, at least one; more than seven repeat the colours with
+            other strokes.
         title: of the figure.
         unit: of the quantities.
-        from_zero: whether the axis begins at zero.
+        scale: "log", where there must be values above zero; "from_zero"; "linear".
     """
     with _figure() as figure:
         axes = figure.add_subplot()
@@ -95,15 +99,24 @@ def curves(
             if line.deviation is not None:
                 low, high = values - line.deviation, values + line.deviation
                 axes.fill_between(line.steps, low, high, color=colour, alpha=0.2, lw=0)
-        if from_zero:
-            axes.set_ylim(bottom=0)
+        if scale == "log":
+            axes.set_yscale("log", nonpositive="mask")
+            # Plain numbers, as the usual powers of ten are mathematics.
+            drawn = np.concatenate([line.values for line in lines.values()])
+            positive = drawn[drawn > 0]
+            few = positive.max() < 100 * positive.min()
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        elif scale == "from_zero":
+            highest = max(line.values.max() for line in lines.values())
+            axes.set_ylim(0, 1.05 * highest or 1)
         axes.set_title(text(title, 64), fontsize=9)
         axes.set_xlabel("step")
         axes.set_ylabel(unit)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.grid(alpha=0.3)
-        if lines:
-            axes.legend(fontsize=7)
+        axes.legend(fontsize=7)
         return _png(figure)
 
 
@@ -208,8 +221,7 @@ def pictures(
     """Draws pictures side by side.
 
     Args:
-        images: [height, width] in any range, scaled to grey by their extremes; or
-            [height, width, 1 or 3], clipped to [0, 1] where floating, 0 to 255 else.
+        images: [height, width, 1 or 3], uint8 in [0, 255] or float, clipped to [0, 1].
         captions: one a picture, of short lines; "" for none.
         columns: pictures in a row.
         title: of the figure.
@@ -229,13 +241,9 @@ def pictures(
 
 
 def _show(axes: Axes, image: np.ndarray) -> None:
-    if image.ndim == 3 and image.dtype != np.uint8:
-        image = np.clip(image, 0, 1)
-    if image.ndim == 3 and image.shape[-1] == 1:
-        high = 255 if image.dtype == np.uint8 else 1
-        axes.imshow(image[..., 0], cmap="gray", vmin=0, vmax=high)
-    else:
-        axes.imshow(image, cmap="gray", interpolation="nearest")
+    scale = 255 if image.dtype == np.uint8 else 1
+    colours = np.broadcast_to(np.clip(image / scale, 0, 1), (*image.shape[:2], 3))
+    axes.imshow(colours, interpolation="nearest")
 
 
 def filters(kernel: np.ndarray, *, title: str) -> bytes:

@@ -11,6 +11,9 @@ from cnnjax.reporting.report import Picture, Section, Table
 
 MISSING = "\N{EM DASH}"
 
+# By unit. A loss begins a hundred times above where it ends.
+SCALES = {"nats": "log", "fraction": "linear"}
+
 
 @dataclasses.dataclass(frozen=True)
 class RunFiles:
@@ -149,12 +152,15 @@ def _picture(
     name: str, lines: Mapping[str, Curve], dataset: str, unit: str
 ) -> Iterator[Picture]:
     words = name.removeprefix("compared_").replace("_", " ")
+    scale = SCALES.get(unit, "from_zero")
+    if scale == "log":
+        lines = {label: line for label, line in lines.items() if line.values.max() > 0}
     if lines:
         png = plots.curves(
             lines,
             title=f"{words}, {dataset}",
             unit=unit,
-            from_zero=name.endswith(("throughput", "learning_rate")),
+            scale=scale,
         )
         last = "; ".join(f"{k} ends at {v.values[-1]:.4g}" for k, v in lines.items())
         yield Picture(name, png, f"{words} over the steps: {last}")
@@ -168,7 +174,7 @@ def _groups(runs: Sequence[RunFiles]) -> dict[str, list[RunFiles]]:
         configs.setdefault(json.dumps(rest, sort_keys=True), []).append(run)
     labels = {}
     for members in configs.values():
-        more = f" and {len(members) - 1} more seeds" if len(members) > 1 else ""
+        more = f" ({len(members)} seeds)" if len(members) > 1 else ""
         labels[members[0].name + more] = members
     return labels
 
