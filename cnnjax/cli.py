@@ -73,30 +73,60 @@ def main_on_run(
         **choices: flag -> what it may be; what it is when not given comes first.
     """
 
+    def on_one(found: list[tuple[Path, ConfigDict]], **chosen: str) -> None:
+        if len(found) > 1:
+            raise InputError(f"got {len(found)} times --workdir=DIR, need one run")
+        ((workdir, config),) = found
+        run(config, workdir, **chosen)
+
+    main_on_runs(on_one, doc=doc, **choices)
+
+
+def main_on_runs(
+    run: Callable[..., None], *, doc: str, **choices: Sequence[str]
+) -> None:
+    """Runs a script about one or several runs, and exits as `main` does.
+
+    Args:
+        run: takes a list of the folder of each run and its stored configuration, with
+            the fields that were given in place of its own, and what was chosen.
+        doc: the script's docstring, printed by `--help`.
+        **choices: as for `main_on_run`.
+    """
+
+    def flag_values() -> flags.FlagValues:
+        values = flags.FlagValues()
+        flags.DEFINE_multi_string("workdir", [], "", flag_values=values)
+        for name, allowed in choices.items():
+            flags.DEFINE_enum(name, allowed[0], allowed, "", flag_values=values)
+        return values
+
     def parse_and_run(argv: Sequence[str]) -> None:
         # Here and not above: it brings JAX, which --help need not wait for.
         from cnnjax import inference
 
-        values = flags.FlagValues()
-        workdir = flags.DEFINE_string("workdir", "", "", flag_values=values)
-        for name, allowed in choices.items():
-            flags.DEFINE_enum(name, allowed[0], allowed, "", flag_values=values)
-        named = flags.FlagValues()
-        flags.DEFINE_string("workdir", "", "", flag_values=named)
+        named = flag_values()
         with _flag_errors():
             named(argv, known_only=True)
-        if not named["workdir"].value:
+        folders = [
+            Path(part)
+            for given in named["workdir"].value or ()
+            for part in given.split(",")
+        ]
+        if not folders or Path() in folders:
             raise InputError("got no --workdir=DIR, need the folder of a run")
-        where = Path(named["workdir"].value)
-        stored = configs.from_stored(inference.stored_config(where))
-        with _flag_errors():  # it looks for the fields that are given already here
-            config = config_flags.DEFINE_config_dict(
-                "config", stored, flag_values=values, sys_argv=argv
-            )
-        _parse(values, argv)
-        configs.validate(config.value)
-        chosen = {name: values[name].value for name in choices}
-        run(config.value.lock(), Path(workdir.value), **chosen)
+        found = []
+        for folder in dict.fromkeys(folders):
+            stored = configs.from_stored(inference.stored_config(folder))
+            values = flag_values()
+            with _flag_errors():  # it looks for the fields that are given already here
+                config = config_flags.DEFINE_config_dict(
+                    "config", stored, flag_values=values, sys_argv=argv
+                )
+            _parse(values, argv)
+            configs.validate(config.value)
+            found.append((folder, config.value.lock()))
+        run(found, **{name: named[name].value for name in choices})
 
     _exit_with(parse_and_run, f"{doc.strip()}\n\n{USAGE_ON_RUN}")
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -176,8 +177,20 @@ def _train(
             runs.write_json(workdir / runs.FINAL_METRICS, final)
         signals.raise_if(stop.signum)
     console.print_summary(final, config.eval.top_k)
+    if config.train.report and processes.is_first():
+        _report(config, workdir)
     if note:
         print(note, flush=True)
+
+
+def _report(config: ConfigDict, workdir: Path) -> None:
+    # Here and not above: matplotlib and scikit-learn take seconds to import.
+    from cnnjax import run_report
+
+    try:
+        run_report.write([(workdir, config)])
+    except Exception as error:  # Whatever it is: the run itself is done, and good.
+        print(f"warning: no report of {workdir}: {error}", file=sys.stderr)
 
 
 def evaluate(

@@ -27,6 +27,7 @@ MAY_CHANGE = (
     "train.log_every",
     "train.eval_every",
     "train.checkpoint_every",
+    "train.report",
     "data.pipeline",
     "data.workers",
 )

@@ -27,13 +27,14 @@ ORDER = (
     "replicas",
     "evaluation checkpoints",
     "replica_evaluation",
-    "runs signals reporting manifest cadence",
+    "runs signals reporting manifest cadence diagnosis",
     "identity",
     "training inference classifier",
     "exporting",
     "benchmarking",
     "config assembly",
-    "cli experiment benchmark trained",
+    "run_report trained",
+    "cli experiment benchmark",
     "experiments",
 )
 LEVEL = {unit: level for level, line in enumerate(ORDER) for unit in line.split()}
@@ -42,7 +43,7 @@ DATA_MAY_IMPORT = {"data", "prng", "errors"}
 WITHOUT_DATA = {unit for unit in LEVEL if LEVEL[unit] < LEVEL["data"]}
 TAKES_CONFIGS = {
     *("config", "cli", "assembly", "experiment", "benchmark", "trained"),
-    "experiments",
+    *("run_report", "experiments"),
 }
 TAKES_TENSORFLOW = {"tensorflow_import", "tf_pipeline", "tfds_source", "download"}
 EXECUTES = {

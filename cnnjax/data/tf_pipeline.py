@@ -51,6 +51,8 @@ def batches(
         image float32 [batch, height, width, channels], label int32 [batch],
         mask float32 [batch] of ones, position uint32 [batch].
     """
+    if first_step >= num_steps:
+        return iter(())  # a run that was killed in its last evaluation
     key = prng.from_seed(seed, prng.DATA)
     image_shape = split.images.shape[1:]
 

@@ -75,8 +75,9 @@ class CifarCNN(nn.Module):
         zeros, tenth = nn.initializers.zeros, nn.initializers.constant(0.1)
 
         x = conv(bias_init=zeros, between=max_pool, name="conv1")(images)
-        x = self._norm(activation(x))
-        x = self._norm(activation(conv(bias_init=tenth, name="conv2")(x)))
+        x = self._norm("norm1", activation(x))
+        x = activation(conv(bias_init=tenth, name="conv2")(x))
+        x = self._norm("norm2", x)
         x = max_pool(x)
         x = x.reshape(x.shape[0], -1)
         for name, units in (("local3", 384), ("local4", 192)):
@@ -100,9 +101,12 @@ class CifarCNN(nn.Module):
     def _units(self, units: int) -> int:
         return max(1, round(units * self.width))
 
-    def _norm(self, x: jax.Array) -> jax.Array:
+    def _norm(self, name: str, x: jax.Array) -> jax.Array:
         if not self.lrn:
             return x
-        return lrn.local_response_normalization(
+        x = lrn.local_response_normalization(
             x, self.lrn_depth_radius, self.lrn_bias, self.lrn_alpha, self.lrn_beta
         )
+        # It has no parameters and is no module, whose output Flax could capture.
+        self.sow("intermediates", name, x)
+        return x

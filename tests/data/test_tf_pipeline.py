@@ -60,7 +60,7 @@ def test_any_number_of_workers_makes_the_same_bytes(split: Split) -> None:
         jax.tree.map(np.testing.assert_array_equal, one, many)
 
 
-@pytest.mark.parametrize("first", [1, 64, 69])
+@pytest.mark.parametrize("first", [1, 64, 69, STEPS])
 def test_a_run_continues_from_any_step(split: Split, first: int) -> None:
     rest = itertools.islice(run(split), first, None)
     for whole, resumed in zip(rest, run(split, first=first), strict=True):

@@ -1,0 +1,292 @@
+"""Figures from arrays, as the bytes of a PNG; matplotlib without a window or state."""
+
+import io
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.ticker import (
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    StrMethodFormatter,
+)
+
+from cnnjax.reporting.curves import Curve, smooth
+
+# Told apart by the colour-blind: Okabe and Ito, "Color Universal Design", 2008.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STYLES = ("-", "--", ":")
+
+# Inches, and dots an inch: half as wide on a phone, the letters can still be read.
+WIDTH, HEIGHT, DPI = 4.8, 3.2, 160
+
+# More classes than this are not written on a matrix.
+MOST_NAMED = 24
+
+
+@contextmanager
+def _figure(width: float = WIDTH, height: float = HEIGHT) -> Iterator[Figure]:
+    """Gives a figure to draw on, in whose texts "$" is a letter and not mathematics."""
+    with matplotlib.rc_context({"text.parse_math": False, "font.size": 9}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    # Without a date or version, so that the same figure is the same bytes.
+    figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
+    return file.getvalue()
+
+
+def text(name: str, width: int) -> str:
+    """Returns `name` in letters that the font has, shortened to `width` of them.
+
+    Args:
+        name: from anywhere: of a class, a data set, a folder.
+        width: at least 1.
+    """
+    has = get_font(findfont(FontProperties(family="DejaVu Sans"))).get_charmap()
+    shown = "".join(
+        c if c.isprintable() and ord(c) in has else "\N{WHITE SQUARE}" for c in name
+    )
+    return (
+        shown if len(shown) <= width else shown[: width - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    )
+
+
+def curves(lines: Mapping[str, Curve], *, title: str, unit: str, scale: str) -> bytes:
+    """Draws quantities over the steps, with a band of one deviation either way.
+
+    A line of many points is drawn pale, with its running mean over it.
+
+    Args:
+        lines: name -> curve, at least one; more than seven repeat the colours with
+            other strokes.
+        title: of the figure.
+        unit: of the quantities.
+        scale: "log", where there must be values above zero; "from_zero"; "linear".
+    """
+    with _figure() as figure:
+        axes = figure.add_subplot()
+        for i, (name, line) in enumerate(lines.items()):
+            colour = COLOURS[i % len(COLOURS)]
+            style = STYLES[i // len(COLOURS) % len(STYLES)]
+            values = line.values
+            if len(values) > 60:
+                if line.deviation is None:
+                    axes.plot(line.steps, values, color=colour, alpha=0.2, lw=0.7)
+                values = smooth(values, len(values) // 60 * 2 + 1)
+            marker = "o" if len(values) <= 20 else None
+            axes.plot(
+                line.steps,
+                values,
+                style,
+                color=colour,
+                label=text(name, 44),
+                lw=1.5,
+                marker=marker,
+                ms=4,
+            )
+            if line.deviation is not None:
+                low, high = values - line.deviation, values + line.deviation
+                axes.fill_between(line.steps, low, high, color=colour, alpha=0.2, lw=0)
+        if scale == "log":
+            axes.set_yscale("log", nonpositive="mask")
+            # Plain numbers, as the usual powers of ten are mathematics.
+            drawn = np.concatenate([line.values for line in lines.values()])
+            positive = drawn[drawn > 0]
+            few = positive.max() < 100 * positive.min()
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        elif scale == "from_zero":
+            highest = max(line.values.max() for line in lines.values())
+            axes.set_ylim(0, 1.05 * highest or 1)
+        axes.set_title(text(title, 64), fontsize=9)
+        axes.set_xlabel("step")
+        axes.set_ylabel(unit)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
+        return _png(figure)
+
+
+def confusion(counts: np.ndarray, class_names: Sequence[str], *, title: str) -> bytes:
+    """Draws a confusion matrix; the colour is the fraction of the true class.
+
+    Args:
+        counts: int [classes, classes], true by predicted.
+        class_names: one a class.
+        title: of the figure.
+    """
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    with _figure(height=4.4) as figure:
+        axes = figure.add_subplot()
+        image = axes.imshow(fractions, cmap="cividis", vmin=0, vmax=1)
+        figure.colorbar(image, shrink=0.75, label="fraction of the true class")
+        if len(class_names) <= MOST_NAMED:
+            names = [text(name, 12) for name in class_names]
+            axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+            axes.set_yticks(range(len(names)), names, fontsize=7)
+        if len(class_names) <= 12:
+            for (row, column), count in np.ndenumerate(counts):
+                colour = "black" if fractions[row, column] > 0.5 else "white"
+                axes.text(
+                    column, row, count, ha="center", va="center", color=colour, size=6
+                )
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        axes.set_title(text(title, 64), fontsize=9)
+        return _png(figure)
+
+
+def per_class(
+    precision: np.ndarray,
+    recall: np.ndarray,
+    class_names: Sequence[str],
+    *,
+    title: str,
+) -> bytes:
+    """Draws precision and recall of each class.
+
+    Args:
+        precision: float [classes].
+        recall: float [classes].
+        class_names: one a class.
+        title: of the figure.
+    """
+    places = np.arange(len(class_names))
+    with _figure(height=max(HEIGHT, 1.0 + 0.28 * len(class_names))) as figure:
+        axes = figure.add_subplot()
+        axes.barh(places - 0.2, precision, 0.4, color=COLOURS[0], label="precision")
+        axes.barh(places + 0.2, recall, 0.4, color=COLOURS[4], label="recall")
+        axes.set_yticks(places, [text(name, 16) for name in class_names], fontsize=8)
+        axes.set_ylim(len(class_names) - 0.5, -0.5)
+        axes.set_xlim(0, 1)
+        axes.grid(axis="x", alpha=0.3)
+        axes.set_title(text(title, 64), fontsize=9)
+        figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+        return _png(figure)
+
+
+def reliability(
+    count: np.ndarray, confidence: np.ndarray, accuracy: np.ndarray, *, title: str
+) -> bytes:
+    """Draws accuracy against confidence, over how many predictions have it.
+
+    Args:
+        count: pictures in each bin of equal width, int [bins].
+        confidence: their mean confidence, float [bins], NaN where there are none.
+        accuracy: the fraction predicted right, float [bins], likewise.
+        title: of the figure.
+    """
+    edges = np.linspace(0, 1, len(count) + 1)
+    style = {"width": np.diff(edges), "align": "edge", "edgecolor": "white", "lw": 0.5}
+    with _figure(height=4.2) as figure:
+        upper, lower = figure.subplots(2, sharex=True, height_ratios=[3, 1])
+        upper.bar(edges[:-1], accuracy, color=COLOURS[0], label="accuracy", **style)
+        upper.plot(
+            confidence, accuracy, "o", color=COLOURS[1], ms=4, label="mean of bin"
+        )
+        upper.plot(
+            [0, 1], [0, 1], "--", color="black", lw=1, label="as confident as right"
+        )
+        upper.set_ylim(0, 1)
+        upper.set_ylabel("accuracy")
+        upper.legend(fontsize=7, loc="upper left")
+        upper.set_title(text(title, 64), fontsize=9)
+        lower.bar(edges[:-1], count, color=COLOURS[5], **style)
+        lower.set_xlim(0, 1)
+        lower.set_ylabel("pictures")
+        lower.set_xlabel("confidence")
+        return _png(figure)
+
+
+def pictures(
+    images: Sequence[np.ndarray],
+    captions: Sequence[str],
+    *,
+    columns: int,
+    title: str,
+) -> bytes:
+    """Draws pictures side by side.
+
+    Args:
+        images: [height, width, 1 or 3], uint8 in [0, 255] or float, clipped to [0, 1].
+        captions: one a picture, of short lines; "" for none.
+        columns: pictures in a row.
+        title: of the figure.
+    """
+    rows = -(-len(images) // columns)
+    lines = max(caption.count("\n") + 1 if caption else 0 for caption in captions)
+    height = 0.4 + rows * (WIDTH / columns * 0.95 + lines * 0.13)
+    with _figure(height=height) as figure:
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes in grid:
+            axes.set_axis_off()
+        for axes, image, caption in zip(grid, images, captions, strict=False):
+            _show(axes, image)
+            axes.set_title(caption, fontsize=6.5, pad=2)
+        figure.suptitle("\n".join(textwrap.wrap(text(title, 140), 70)), fontsize=9)
+        return _png(figure)
+
+
+def _show(axes: Axes, image: np.ndarray) -> None:
+    scale = 255 if image.dtype == np.uint8 else 1
+    colours = np.broadcast_to(np.clip(image / scale, 0, 1), (*image.shape[:2], 3))
+    axes.imshow(colours, interpolation="nearest")
+
+
+def filters(kernel: np.ndarray, *, title: str) -> bytes:
+    """Draws the kernels of a first convolution as pictures, each by its extremes.
+
+    Args:
+        kernel: float [height, width, 1 or 3, out].
+        title: of the figure.
+    """
+    low = kernel.min(axis=(0, 1, 2))
+    span = np.maximum(kernel.max(axis=(0, 1, 2)) - low, 1e-12)
+    scaled = np.moveaxis((kernel - low) / span, -1, 0)
+    return _tiles(scaled, title=title, cmap="gray")
+
+
+def maps(values: np.ndarray, *, title: str) -> bytes:
+    """Draws the feature maps of one layer, on one scale from dark to bright.
+
+    Args:
+        values: float [height, width, channels].
+        title: of the figure.
+    """
+    span = max(float(values.max() - values.min()), 1e-12)
+    scaled = np.moveaxis((values - values.min()) / span, -1, 0)[..., None]
+    return _tiles(scaled, title=title, cmap="viridis")
+
+
+def _tiles(images: np.ndarray, *, title: str, cmap: str) -> bytes:
+    """Draws [n, height, width, 1 or 3] in [0, 1] as one mosaic, a pixel apart."""
+    count, height, width, channels = images.shape
+    columns = int(np.ceil(np.sqrt(count)))
+    rows = -(-count // columns)
+    mosaic = np.ones((rows * (height + 1) - 1, columns * (width + 1) - 1, channels))
+    empty = np.ones(mosaic.shape[:2], bool)
+    for i, image in enumerate(images):
+        top, left = i // columns * (height + 1), i % columns * (width + 1)
+        mosaic[top : top + height, left : left + width] = image
+        empty[top : top + height, left : left + width] = False
+    shown = mosaic if channels == 3 else matplotlib.colormaps[cmap](mosaic[..., 0])
+    shown[empty] = 1
+    with _figure(height=0.4 + WIDTH * rows / columns) as figure:
+        axes = figure.add_subplot()
+        axes.imshow(shown, interpolation="nearest")
+        axes.set_axis_off()
+        axes.set_title(text(title, 64), fontsize=9)
+        return _png(figure)

@@ -1,0 +1,23 @@
+"""Writes a page of plots about a run, or about several side by side.
+
+python experiments/report.py --workdir=runs/first --workdir=runs/second
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from cnnjax import backend, cli
+
+
+def run(found: list[tuple[Path, ConfigDict]]) -> None:
+    """Writes `report/index.html` into the folder of the first run."""
+    backend.start()
+    # Here and not above, so that --help need not wait for JAX.
+    from cnnjax import run_report
+
+    run_report.write(found)
+
+
+if __name__ == "__main__":
+    cli.main_on_runs(run, doc=__doc__)

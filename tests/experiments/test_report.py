@@ -1,0 +1,240 @@
+"""The page that a report is, made by the scripts and opened in a browser."""
+
+import base64
+import contextlib
+import html
+import json
+import re
+import shutil
+import subprocess
+import urllib.request
+
+import pytest
+
+DRIVER, BROWSER = shutil.which("chromedriver"), shutil.which("chromium")
+
+# As a file or folder may be called.
+HOSTILE = "<img src=x onerror=document.title=1> $x$ & 'a'"
+
+
+@pytest.fixture(scope="module")
+def train(call, make_npz, tmp_path_factory):
+    """Returns workdir -> what a small run in it said, which makes a report."""
+    data = shutil.copy(make_npz(), tmp_path_factory.mktemp("npz") / f"{HOSTILE}.npz")
+    flags = (
+        "--config=configs/base.py",
+        "--config.model.width=0.1",
+        "--config.train.steps=3",
+        "--config.train.batch_size=16",
+        "--config.train.log_every=1",
+        "--config.train.report=True",
+        "--config.data.source=npz",
+        f"--config.data.file={data}",
+    )
+
+    def train(workdir):
+        done = call("cifar10.py", *flags, f"--workdir={workdir}")
+        assert done.returncode == 0, done.stderr
+        return done
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def workdirs(train, tmp_path_factory):
+    """A small run, and one that differs from it in its seed, so it says."""
+    folder = tmp_path_factory.mktemp("runs")
+    found = [folder / f"{HOSTILE} {seed}" for seed in (0, 1)]
+    done = train(found[0])
+    assert done.stderr == ""
+    made = found[0] / "report"
+    assert done.stdout.endswith(f"report: {made}/index.html\n")
+    assert 'alt="confusion matrix' in (made / "index.html").read_text()
+    shutil.rmtree(made)
+    config = json.loads((found[0] / "config.json").read_text())
+    shutil.copytree(*found)
+    (found[1] / "config.json").write_text(json.dumps(config | {"seed": 1}))
+    return found
+
+
+def copied(workdir, tmp_path):
+    nothing = shutil.ignore_patterns("report")
+    return shutil.copytree(workdir, tmp_path / "run", ignore=nothing)
+
+
+def test_a_report_that_fails_does_not_break_the_run(train, workdirs, tmp_path):
+    workdir = copied(workdirs[0], tmp_path)
+    (workdir / "final_metrics.json").unlink()
+    (workdir / "report").write_text("in the way")
+    done = train(workdir)
+    assert re.fullmatch(r"warning: no report of .*need a folder.*\n", done.stderr)
+    assert (workdir / "final_metrics.json").exists()
+
+
+def report(call, *folders):
+    """Returns the page, and what was said on standard error."""
+    done = call("report.py", *(f"--workdir={folder}" for folder in folders))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"report: {folders[0]}/report/index.html\n"
+    return (folders[0] / "report" / "index.html").read_text(), done.stderr
+
+
+@pytest.fixture(scope="module")
+def compared(call, snapshot, workdirs):
+    """The page about both runs, which leaves them as they were."""
+    before = [snapshot(folder) for folder in workdirs]
+    page, said = report(call, *workdirs)
+    assert said == ""
+    after = [snapshot(folder) for folder in workdirs]
+    new = after[0].keys() - before[0].keys()
+    assert {path.parent for path in new} == {workdirs[0] / "report"}
+    assert {p: b for p, b in after[0].items() if p not in new} == before[0]
+    assert after[1] == before[1]
+    return page
+
+
+def test_a_report_holds_what_it_is_to(compared, workdirs):
+    final = json.loads((workdirs[0] / "final_metrics.json").read_text())
+    right, count = final["test/correct"], final["test/count"]
+    assert f"{right} of {count} test pictures" in compared
+    sources = re.findall(r'src="([^"]*)"', compared)
+    inlined = {
+        base64.b64decode(s.removeprefix("data:image/png;base64,")) for s in sources
+    }
+    files = {p.stem: p.read_bytes() for p in workdirs[0].glob("report/*.png")}
+    assert inlined == set(files.values())
+    curves = {"loss", "accuracy", "learning_rate", "throughput"}
+    both = {"cross_entropy", "l2", "training_accuracy", "evaluation_accuracy"}
+    both |= {"learning_rate", "throughput"}
+    network = {"confusion", "per_class", "reliability", "mistakes"}
+    network |= {"filters", "picture", "distortions"}
+    maps = {f"maps_{name}" for name in ("conv1", "norm1", "conv2", "norm2")}
+    both = {f"compared_{name}" for name in both}
+    assert files.keys() == curves | both | network | maps
+    # Every name is escaped, and what differs is in the table.
+    assert HOSTILE not in compared
+    assert html.escape(HOSTILE) in compared
+    assert "<td>config: seed</td><td>0</td><td>1</td>" in compared
+    assert "config: train.steps<" not in compared
+
+
+@pytest.fixture(scope="module")
+def browse(environment):
+    """Returns (page, width) -> what a browser makes of it; speaks WebDriver."""
+    if not (DRIVER and BROWSER):
+        pytest.skip("needs chromium and chromedriver (Debian: chromium-driver)")
+    driver = subprocess.Popen(
+        [DRIVER, "--port=0"], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with driver, contextlib.ExitStack() as ending:
+        ending.callback(driver.kill)
+        started = iter(driver.stdout.readline, "")
+        ports = (re.search(r"started successfully on port (\d+)", s) for s in started)
+        port = next(found[1] for found in ports if found)
+
+        def send(method, path, body=None):
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{port}/session{path}",
+                None if body is None else json.dumps(body).encode(),
+                {"Content-Type": "application/json"},
+                method=method,
+            )
+            with opener.open(request, timeout=60) as answer:
+                return json.load(answer)["value"]
+
+        def browse(page, width):
+            options = {
+                "binary": BROWSER,
+                "args": ["--headless", "--no-sandbox", "--disable-gpu"],
+                "mobileEmulation": {
+                    "deviceMetrics": {"width": width, "height": 800, "pixelRatio": 1}
+                },
+            }
+            wanted = {
+                "goog:chromeOptions": options,
+                "goog:loggingPrefs": {"browser": "ALL"},
+            }
+            made = send("POST", "", {"capabilities": {"alwaysMatch": wanted}})
+            here = f"/{made['sessionId']}"
+            try:
+                send("POST", f"{here}/url", {"url": page.as_uri()})
+                script = {
+                    "script": """
+                        for (const details of document.querySelectorAll('details'))
+                            details.open = true;
+                        return {
+                            title: document.title,
+                            scripts: document.scripts.length,
+                            images: document.images.length,
+                            loaded: [...document.images]
+                                .filter(i => i.complete && i.naturalWidth > 0).length,
+                            widest: Math.max(...[...document.images]
+                                .map(i => i.getBoundingClientRect().right)),
+                            seen: window.innerWidth,
+                            needed: document.documentElement.scrollWidth,
+                            requests: performance.getEntriesByType('resource')
+                                .filter(e => !e.name.startsWith('data:')).length,
+                        };""",
+                    "args": [],
+                }
+                found = send("POST", f"{here}/execute/sync", script)
+                log = send("POST", f"{here}/se/log", {"type": "browser"})
+            finally:
+                send("DELETE", here)
+            return found, log
+
+        yield browse
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_all_of_it(browse, compared, workdirs, width):
+    found, log = browse(workdirs[0] / "report" / "index.html", width)
+    assert log == []
+    assert found["title"] == f"2 runs: {HOSTILE} 0, {HOSTILE} 1"
+    assert found["images"] == found["loaded"] == compared.count("<img ")
+    assert found["images"] > 15
+    assert (found["scripts"], found["requests"]) == (0, 0)
+    assert found["seen"] == width
+    assert found["needed"] <= width
+    assert found["widest"] <= width
+
+
+def test_a_run_in_progress_is_reported_as_far_as_it_is(call, workdirs, tmp_path):
+    workdir = copied(workdirs[0], tmp_path)
+    (workdir / "final_metrics.json").unlink()
+    metrics = workdir / "metrics.jsonl"
+    metrics.write_text(metrics.read_text() + '{"step": 4, "train/lo')
+    page, said = report(call, workdir)
+    unfinished, torn = "is not finished: it has logged step 3 of 3", "1 unreadable"
+    for words in (unfinished, torn):
+        assert words in said and words in page
+    assert 'alt="confusion matrix' in page and 'alt="loss over the steps' in page
+
+
+def test_without_a_checkpoint_there_are_still_curves(call, workdirs, tmp_path):
+    workdir = copied(workdirs[0], tmp_path)
+    shutil.rmtree(workdir / "checkpoints")
+    page, said = report(call, workdir)
+    assert "has no checkpoint" in said and "has no checkpoint" in page
+    assert 'alt="loss over the steps' in page and "confusion" not in page
+
+
+def test_a_folder_that_is_not_one_is_refused(call, workdirs, tmp_path):
+    workdir = copied(workdirs[0], tmp_path)
+    (workdir / "report").write_text("in the way")
+    shutil.rmtree(workdir / "checkpoints")
+    nothing = shutil.copytree(workdir, tmp_path / "nothing")
+    (nothing / "metrics.jsonl").unlink()
+    cases = {
+        (): "got no --workdir=DIR, need the folders",
+        (f"--workdir={tmp_path}/no,{workdir}",): f"--workdir={tmp_path}/no: .*config",
+        (f"--workdir={workdir}",): "need a folder that can be written",
+        (f"--workdir={nothing}",): "nothing to report yet",
+    }
+    for flags, words in cases.items():
+        done = call("report.py", *flags)
+        assert done.returncode == 2, done.stderr
+        *warnings, error = done.stderr.splitlines()
+        assert re.fullmatch(rf"error: .*{words}.*", error), done.stderr
+        assert all(line.startswith("warning: ") for line in warnings)
