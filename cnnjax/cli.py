@@ -3,7 +3,7 @@
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -91,6 +91,30 @@ def main_on_run(run: Callable[[ConfigDict, Path], None], *, doc: str) -> None:
         run(config.value.lock(), Path(workdir.value))
 
     _exit_with(parse_and_run, f"{doc.strip()}\n\n{USAGE_ON_RUN}")
+
+
+def main_with_flags(
+    run: Callable[[dict[str, str]], None], *, doc: str, usage: Mapping[str, str]
+) -> None:
+    """Runs a script that has no configuration, and exits as `main` does.
+
+    Args:
+        run: takes the value of each flag, "" where it was not given.
+        doc: the script's docstring, printed by `--help`.
+        usage: flag -> what it says, printed by `--help`.
+    """
+
+    def parse_and_run(argv: Sequence[str]) -> None:
+        values = flags.FlagValues()
+        given = {
+            name: flags.DEFINE_string(name, "", "", flag_values=values)
+            for name in usage
+        }
+        _parse(values, argv)
+        run({name: flag.value for name, flag in given.items()})
+
+    lines = [f"{f'--{name}=':<24}{what}" for name, what in usage.items()]
+    _exit_with(parse_and_run, "\n".join([doc.strip(), "", *lines]))
 
 
 def _exit_with(parse_and_run: Callable[[Sequence[str]], None], usage: str) -> None:
