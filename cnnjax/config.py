@@ -99,6 +99,7 @@ FIELDS = {
     "train.log_every": _at_least(10, 1, "steps"),
     "train.eval_every": _at_least(0, 0, "steps; 0 for the end only"),
     "train.checkpoint_every": _at_least(1000, 0, "steps; 0 for the end only"),
+    "train.tensorboard": _flag(True),  # where tensorboardX is installed
     "eval.batch_size": _at_least(500, 1, "pictures"),
     "eval.top_k": _at_least(1, 1, "classes"),
     "parallel.mode": _one_of("jit", "jit", "pmap"),

@@ -1,6 +1,7 @@
 """What the scripts do: train and evaluate what a configuration describes."""
 
 import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from cnnjax.data import datasets
 from cnnjax.data.datasets import Dataset
 from cnnjax.errors import InputError
 from cnnjax.evaluation import Evaluator
-from cnnjax.reporting import console, writer
+from cnnjax.reporting import console, tensorboard, writer
 from cnnjax.state import init_state
 from cnnjax.updates import Update
 
@@ -105,6 +106,18 @@ def train(
             recipe,
             dataset,
             start,
+            partial(
+                tensorboard.open_board,
+                workdir,
+                wanted=config.train.tensorboard,
+                look=tensorboard.make_look(
+                    recipe.model,
+                    dataset.train,
+                    preprocessing,
+                    seed=config.seed,
+                    batch_size=config.train.batch_size,
+                ),
+            ),
             validation=validation,
             preprocessing=preprocessing,
             cadence=Cadence(

@@ -26,6 +26,7 @@ MAY_CHANGE = (
     "train.log_every",
     "train.eval_every",
     "train.checkpoint_every",
+    "train.tensorboard",
     "data.pipeline",
     "data.workers",
 )

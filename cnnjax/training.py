@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from cnnjax.data.augment import Preprocessing
 from cnnjax.data.datasets import Dataset, Split
 from cnnjax.errors import InputError, RunError
 from cnnjax.evaluation import Evaluator, summarise
-from cnnjax.reporting import writer
+from cnnjax.reporting import progress, writer
+from cnnjax.reporting.tensorboard import Board
 from cnnjax.state import TrainState, init_state, num_params
 from cnnjax.updates import Recipe, Update
 
@@ -26,6 +28,7 @@ def train_and_evaluate(
     recipe: Recipe,
     dataset: Dataset,
     make_update: Callable[[int, Clocks], Update],
+    open_board: Callable[[int], AbstractContextManager[Board]],
     *,
     validation: Split | None,
     preprocessing: Preprocessing,
@@ -44,6 +47,7 @@ def train_and_evaluate(
         recipe: network, loss and optimiser.
         dataset: what is trained and tested on.
         make_update: (first step, clocks) -> what does the updates from there on.
+        open_board: first step -> TensorBoard's files, which may be none.
         validation: evaluated during training in place of the test set; or None.
         preprocessing: of test pictures too, but for the distortions.
         cadence: steps, and how often to log, evaluate and save.
@@ -95,7 +99,11 @@ def train_and_evaluate(
             clocks=clocks,
         )
         update = make_update(first, clocks)
-        with writer.Writer(workdir / runs.METRICS) as log:
+        with (
+            open_board(first) as board,
+            writer.Writer(workdir / runs.METRICS, board.scalars) as log,
+            progress.bar(first, cadence.steps) as advance,
+        ):
             since = (first, clocks.train_seconds)
             for steps in calls(
                 first,
@@ -117,12 +125,14 @@ def train_and_evaluate(
                 saving = last or stop or is_due(done, cadence.checkpoint_every)
                 if due or saving:
                     _check_finite(_of_step(metrics, len(steps) - 1), done - 1)
+                    board.look(done, state.params)
                 # Evaluated first, so that a checkpoint's line is always there.
                 if due:
                     evaluated = evaluate_all(evaluator, state, held_out, "eval")
                     log.write(done, evaluated | split)
                 if saving:
                     checkpoints.save(done, state, dataclasses.asdict(clocks))
+                advance(done)
                 if stop.signum is not None and not last:
                     raise signals.StopRequestedError(stop.signum)
         tested = evaluate_all(evaluator, state, dataset.test, "test")

@@ -23,6 +23,7 @@ ALLOWED = {
     "train.log_every",
     "train.eval_every",
     "train.checkpoint_every",
+    "train.tensorboard",
     "data.pipeline",
     "data.workers",
 }

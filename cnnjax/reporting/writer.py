@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -10,10 +10,15 @@ from types import TracebackType
 class Writer:
     """Appends one JSON object a line to `metrics.jsonl`; a context manager."""
 
-    def __init__(self, path: Path) -> None:
-        """Opens `path` for appending."""
+    def __init__(
+        self,
+        path: Path,
+        also: Callable[[int, Mapping[str, float | int | str]], None] | None = None,
+    ) -> None:
+        """Opens `path` for appending; `also` is told what is written."""
         # Line by line, so that a kill loses at most the line being written.
         self._file = path.open("a", buffering=1)
+        self._also = also
 
     def __enter__(self) -> "Writer":
         return self
@@ -30,6 +35,8 @@ class Writer:
         """Appends {"step": step, **values}; a non-finite number becomes null."""
         record = {"step": step} | {name: _jsonable(v) for name, v in values.items()}
         self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        if self._also is not None:
+            self._also(step, values)
 
 
 def _jsonable(value: float | int | str) -> float | int | str | None:
