@@ -21,9 +21,9 @@ def test_it_says_what_metrics_say_and_changes_nothing(call, tmp_path):
         "--config.train.batch_size=16",
         "--config.train.log_every=1",
     )
-    without = "--config.train.tensorboard=False"
-    for name, flags in {"with": (), "without": (without,)}.items():
-        done = call("mnist.py", *common, *flags, f"--workdir={tmp_path / name}")
+    for name, wanted in {"with": True, "without": False}.items():
+        flags = (f"--config.train.tensorboard={wanted}", f"--workdir={tmp_path / name}")
+        done = call("mnist.py", *common, *flags)
         assert (done.returncode, done.stderr) == (0, "")
     assert not (tmp_path / "without" / "tensorboard").exists()
     seen, plain = (lines(tmp_path / name, timed=False) for name in ("with", "without"))
