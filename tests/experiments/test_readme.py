@@ -1,4 +1,4 @@
-"""Every command block of the README runs, in its order and cut short.
+"""Every command block of the README runs, in its order and cut short (one is slow).
 
 A block under `<!-- no-test: why -->` is not run; tests/test_readme.py looks at what it
 names. The one under `<!-- ci: tests -->` is what .ci/run runs.
@@ -23,6 +23,15 @@ BLOCKS = [
     block
     for marker, block in re.findall(r"([^\n]*)\n```bash\n(.*?)```", README, re.DOTALL)
     if not marker.startswith(("<!-- no-test: ", "<!-- ci: tests -->"))
+]
+# One network compiles in seconds; the others are quickly tested by test_mnist.py.
+CASES = [
+    pytest.param(
+        block,
+        id=block.splitlines()[0][-40:],
+        marks=[pytest.mark.slow] if "configs/lenet5.py" in block else [],
+    )
+    for block in BLOCKS
 ]
 SHORT = ["--config.train.steps=2", "--config.train.batch_size=10"]
 FLAGS = {"cifar10.py": [*SHORT, "--config.model.width=0.1"], "mnist.py": SHORT}
@@ -100,7 +109,7 @@ def compiled_once(tmp_path_factory):
 
 
 @pytest.mark.usefixtures("drawn_once", "compiled_once")
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[0][-40:])
+@pytest.mark.parametrize("block", CASES)
 def test_a_block_runs(call, folder, block):
     for line in block.splitlines():
         # Installing is what .ci/run does.
