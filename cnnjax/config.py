@@ -106,6 +106,7 @@ FIELDS = {
     "train.eval_every": _at_least(0, 0, "steps; 0 for the end only"),
     "train.checkpoint_every": _at_least(1000, 0, "steps; 0 for the end only"),
     "train.report": _flag(False),
+    "train.tensorboard": _flag(True),  # where tensorboardX is installed
     "eval.batch_size": _at_least(500, 1, "pictures"),
     "eval.top_k": _at_least(1, 1, "classes"),
     "eval.views": Field(

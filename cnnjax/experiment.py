@@ -27,7 +27,7 @@ from cnnjax.data.datasets import Dataset
 from cnnjax.errors import InputError
 from cnnjax.replica_evaluation import make_evaluator
 from cnnjax.replicas import start_state
-from cnnjax.reporting import console
+from cnnjax.reporting import console, tensorboard
 from cnnjax.updates import Update
 
 
@@ -153,6 +153,20 @@ def _train(
             recipe,
             dataset,
             start,
+            partial(
+                tensorboard.open_board,
+                workdir,
+                wanted=config.train.tensorboard
+                and config.num_seeds == 1
+                and processes.is_first(),
+                look=tensorboard.make_look(
+                    recipe.model,
+                    dataset.train,
+                    preprocessing,
+                    seed=config.seed,
+                    batch_size=config.train.batch_size,
+                ),
+            ),
             validation=validation,
             preprocessing=preprocessing,
             cadence=Cadence(

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import os
 import sys
 from collections.abc import Callable
 
@@ -26,11 +27,15 @@ class _Hook:
 
 
 def keep_quiet() -> None:
-    """Silences it for the rest of the process; a second call changes nothing.
+    """Silences it for the rest of the process, unless asked for; twice is as once.
+
+    TF_CPP_MIN_LOG_LEVEL=0 asks for it, as it does of TensorFlow.
 
     Its log has several lines on every save, a warning on every restore and a traceback
     on every error, which it raises too; asyncio adds those that nobody asked for.
     """
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
+        return
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if not isinstance(sys.unraisablehook, _Hook):

@@ -28,6 +28,7 @@ MAY_CHANGE = (
     "train.eval_every",
     "train.checkpoint_every",
     "train.report",
+    "train.tensorboard",
     "data.pipeline",
     "data.workers",
 )

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from cnnjax.errors import InputError, RunError
 from cnnjax.evaluation import summarise
 from cnnjax.replica_evaluation import Evaluate, make_evaluator
 from cnnjax.replicas import start_state
-from cnnjax.reporting import writer
+from cnnjax.reporting import progress, writer
+from cnnjax.reporting.tensorboard import Board
 from cnnjax.state import TrainState, num_params
 from cnnjax.updates import Recipe, Update
 
@@ -30,6 +32,7 @@ def train_and_evaluate(
     recipe: Recipe,
     dataset: Dataset,
     make_update: Callable[[int, Clocks], Update],
+    open_board: Callable[[int], AbstractContextManager[Board]],
     *,
     validation: Split | None,
     preprocessing: Preprocessing,
@@ -52,6 +55,7 @@ def train_and_evaluate(
         recipe: network, loss and optimiser.
         dataset: what is trained and tested on.
         make_update: (first step, clocks) -> what does the updates from there on.
+        open_board: first step -> TensorBoard's files, which may be none.
         validation: evaluated during training in place of the test set; or None.
         preprocessing: of test pictures too, but for the distortions.
         cadence: steps, and how often to log, evaluate and save.
@@ -112,7 +116,11 @@ def train_and_evaluate(
         )
         evaluator = evaluator_of()
         update = make_update(first, clocks)
-        with writer.Writer(log_file) as log:
+        with (
+            open_board(first) as board,
+            writer.Writer(log_file, board.scalars) as log,
+            progress.bar(first, cadence.steps) as advance,
+        ):
             since = (first, clocks.train_seconds)
             for steps in calls(
                 first,
@@ -134,6 +142,7 @@ def train_and_evaluate(
                 saving = last or is_due(done, cadence.checkpoint_every)
                 if due or saving:
                     _check_finite(_of_step(metrics, len(steps) - 1), done - 1, seed)
+                    board.look(done, state.params)
                 # Evaluated first, so that a checkpoint's line is always there.
                 score = None
                 if due:
@@ -147,6 +156,7 @@ def train_and_evaluate(
                     about = dataclasses.asdict(clocks)
                     checkpoints.save(done, state, about, score=score)
                 checkpoints.check()
+                advance(done)
                 signals.raise_if(stopping)
         tested = evaluate_all(evaluator, state, dataset.test, "test")
         if num_views > 1:

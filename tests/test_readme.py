@@ -1,7 +1,9 @@
-"""The README's commands name scripts, configurations and fields that exist."""
+"""What the README names exists; its commands run in experiments/test_readme.py."""
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,12 +20,11 @@ COMMANDS = [
     for line in block.splitlines()
     if "python experiments/" in line
 ]
-# Scripts without a configuration, and their flags.
-OPTIONS = {
-    "predict.py": {"workdir", "export", "top_k", "json", "saliency", "invert"},
-    "export.py": {"workdir", "to"},
+DEFAULTS = {
+    "cifar10.py": "configs/base.py",
+    "mnist.py": "configs/mnist.py",
+    "evaluate.py": "configs/base.py",
 }
-DEFAULTS = {"cifar10.py": "configs/base.py", "mnist.py": "configs/mnist.py"}
 
 
 def test_there_are_commands() -> None:
@@ -35,13 +36,15 @@ def test_there_are_commands() -> None:
 def test_a_command_can_be_run(command: str) -> None:
     _, script, *arguments = shlex.split(command)
     assert (ROOT / script).is_file()
-    if Path(script).name in OPTIONS:
-        given = {a[2:].split("=")[0] for a in arguments if a.startswith("--")}
-        assert given <= OPTIONS[Path(script).name]
+    name = Path(script).name
+    if name not in DEFAULTS:
+        asked = [sys.executable, str(ROOT / script), "--help"]
+        help_text = subprocess.run(asked, capture_output=True, text=True).stdout
+        for flag in re.findall(r"--\w+", " ".join(arguments)):
+            assert re.search(rf"^{flag}\b", help_text, re.MULTILINE), flag
         return
     named = [a for a in arguments if a.startswith("--config=")]
-    default = DEFAULTS.get(Path(script).name, "configs/base.py")
-    path = named[0].split("=", 1)[1] if named else default
+    path = named[0].split("=", 1)[1] if named else DEFAULTS[name]
     argv = ["", f"--config={ROOT / 'experiments' / path}"]
     argv += [a for a in arguments if not a.startswith("--config=")]
     values = flags.FlagValues()
@@ -54,3 +57,13 @@ def test_a_command_can_be_run(command: str) -> None:
 @pytest.mark.parametrize("path", re.findall(r"\]\(([^)#h][^)]*)\)", README))
 def test_a_link_leads_somewhere(path: str) -> None:
     assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "names"),
+    re.findall(r"\]\((cnnjax/[\w/]+\.py)\) ((?:`\w+`(?: and )?)+)", README),
+)
+def test_what_is_named_behind_a_link_is_there(path: str, names: str) -> None:
+    source = (ROOT / path).read_text()
+    for name in re.findall(r"\w+(?=`)", names):
+        assert re.search(rf"^(def|class) {name}\b", source, re.MULTILINE), name

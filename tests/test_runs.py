@@ -24,6 +24,7 @@ ALLOWED = {
     "train.eval_every",
     "train.checkpoint_every",
     "train.report",
+    "train.tensorboard",
     "data.pipeline",
     "data.workers",
 }

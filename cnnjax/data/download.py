@@ -96,6 +96,25 @@ def prepare(name: str, root: Path, download: bool) -> None:
         raise MissingDatasetError(f"{error}; or {advice}") from error
 
 
+def where_to_get(name: str, root: Path) -> str:
+    """Says where a set that TFDS knows comes from, and where to put its files.
+
+    Args:
+        name: as TFDS knows it, without configuration or version.
+        root: TFDS's data dir.
+    """
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError:
+        return "TensorFlow Datasets, which knows where from, is not installed"
+    files = tfds.builder_cls(name).url_infos or {}
+    homes = sorted({url.rpartition("/")[0] for url in files})
+    return (
+        f"from {', '.join(homes)}: put {_describe(files)} into"
+        f" {root / 'downloads' / 'manual'}/"
+    )
+
+
 def reachable(url: str) -> bool:
     """Says within `PROBE_SECONDS` whether the host of a URL accepts connections.
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,10 +13,15 @@ from cnnjax import spread
 class Writer:
     """Appends one JSON object a line to `metrics.jsonl`; a context manager."""
 
-    def __init__(self, path: Path) -> None:
-        """Opens `path` for appending."""
+    def __init__(
+        self,
+        path: Path,
+        also: Callable[[int, Mapping[str, float | int | str]], None] | None = None,
+    ) -> None:
+        """Opens `path` for appending; `also` is told what is written."""
         # Line by line, so that a kill loses at most the line being written.
         self._file = path.open("a", buffering=1)
+        self._also = also
 
     def __enter__(self) -> "Writer":
         return self
@@ -38,6 +43,8 @@ class Writer:
         """
         record = {"step": step} | {name: _jsonable(v) for name, v in values.items()}
         self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        if self._also is not None:
+            self._also(step, values)
 
 
 def _jsonable(value: Any) -> Any:

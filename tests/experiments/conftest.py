@@ -16,6 +16,12 @@ import cnnjax
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "experiments"
 
+# It takes a compilation; test_tensorboard.py asks for it.
+WITHOUT_TENSORBOARD = {
+    script: ["--config.train.tensorboard=False"]
+    for script in ("cifar10.py", "mnist.py")
+}
+
 # Nothing listens there, so whatever is asked of the network is refused at once.
 NO_NETWORK = "http://127.0.0.1:9"
 
@@ -54,7 +60,12 @@ def start(environment):
 
         def start(script, *flags, cwd):
             process = subprocess.Popen(
-                [sys.executable, str(SCRIPTS / script), *flags],
+                [
+                    sys.executable,
+                    str(SCRIPTS / script),
+                    *WITHOUT_TENSORBOARD.get(script, []),
+                    *flags,
+                ],
                 cwd=cwd,
                 env=environment,
                 stdout=subprocess.PIPE,
@@ -88,7 +99,8 @@ def call(environment):
             patch.delenv("TFDS_DATA_DIR", raising=False)
             for name, value in environment.items():
                 patch.setenv(name, value)
-            patch.setattr(sys, "argv", [path, *flags])
+            before = WITHOUT_TENSORBOARD.get(script, [])
+            patch.setattr(sys, "argv", [path, *before, *flags])
             if cwd is not None:
                 patch.chdir(cwd)
             runpy.run_path(path, run_name="__main__")

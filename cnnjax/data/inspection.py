@@ -1,0 +1,176 @@
+"""What data sets are on the machine, and what is in one."""
+
+import dataclasses
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from cnnjax.data import datasets
+from cnnjax.data.arrays import Dataset, Split
+from cnnjax.data.grid import grid
+from cnnjax.errors import InputError
+
+EMBEDDED = ("shapes", "digits")
+PICTURES_A_CLASS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """Something on the machine that can be trained on, or prepared.
+
+    Attributes:
+        name: of the set, or of the archive.
+        kind: what it is.
+        path: where it lies.
+        size: bytes on the disk.
+    """
+
+    name: str
+    kind: str
+    path: Path
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Repeats:
+    """Pictures that are the same in every pixel as an earlier one.
+
+    Attributes:
+        within_train: training pictures that repeat another one.
+        within_test: test pictures that repeat another one.
+        across: test pictures that are among the training pictures.
+        across_mislabelled: those of them that no such training picture shares the
+            label of.
+    """
+
+    within_train: int
+    within_test: int
+    across: int
+    across_mislabelled: int
+
+
+def roots(directory: str) -> list[Path]:
+    """Returns the folders that data are looked for in, each once.
+
+    They are `directory` where it is given, TFDS_DATA_DIR and `~/tensorflow_datasets`.
+    """
+    given = (directory, os.environ.get("TFDS_DATA_DIR", ""), "~/tensorflow_datasets")
+    paths = [Path(path).expanduser().resolve() for path in given if path]
+    return list(dict.fromkeys(paths))
+
+
+def find(root: Path) -> list[Found]:
+    """Returns the sets that TFDS has prepared in a folder, and archives put there.
+
+    Args:
+        root: TFDS's data dir, which need not exist.
+    """
+    found = []
+    for pattern in ("*/*/features.json", "*/*/*/features.json"):
+        for file in root.glob(pattern):
+            *names, version = file.parent.relative_to(root).parts
+            size = sum(path.stat().st_size for path in file.parent.iterdir())
+            name = f"{'/'.join(names)}:{version}"
+            found.append(Found(name, "prepared by TFDS", file.parent, size))
+    for path in (root / "downloads" / "manual").glob("*"):
+        if path.is_file():
+            found.append(Found(path.name, "archive", path, path.stat().st_size))
+    return sorted(found, key=lambda one: one.name)
+
+
+def load(name: str, directory: str) -> Dataset:
+    """Loads what is named; nothing is downloaded.
+
+    Args:
+        name: an embedded set, or one of TFDS; "" where `directory` says it.
+        directory: TFDS's data dir; without a name a folder of pictures or an `.npz`.
+
+    Raises:
+        InputError: it is not there, or not what is needed.
+    """
+    source = "embedded" if name in EMBEDDED else "tfds"
+    if not name:
+        source = "npz" if directory.endswith(".npz") else "folder"
+    return datasets.load(
+        source=source,
+        name=name,
+        directory=directory,
+        file=directory,
+        download=False,
+        on_missing="error",
+        default_name=name,
+        fallback="",
+    )
+
+
+def mean_and_deviation(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the mean and the standard deviation of each channel's pixels.
+
+    mean = sum_v v n[v] / sum_v n[v]; deviation = sqrt(sum_v (v - mean)^2 n[v] / sum n),
+    of the number n[v] of pixels of each value v: exact, whatever the number of pixels.
+
+    Args:
+        images: uint8 [n, height, width, channels].
+
+    Returns:
+        two arrays float64 [channels], in [0, 255].
+    """
+    channels = np.moveaxis(images, -1, 0)
+    counts = np.stack([np.bincount(c.ravel(), minlength=256) for c in channels])
+    values, total = np.arange(256.0), counts.sum(axis=1)
+    mean = counts @ values / total
+    offsets = values - mean[:, None]
+    return mean, np.sqrt((counts * offsets**2).sum(axis=1) / total)
+
+
+def repeats(train: Split, test: Split) -> Repeats:
+    """Counts the pictures that are there more than once, by SHA-256 of the pixels.
+
+    Args:
+        train: pictures and labels.
+        test: pictures of the same size, and labels.
+    """
+    train_digests, test_digests = _digests(train), _digests(test)
+    labels: dict[bytes, set[int]] = {}
+    for digest, label in zip(train_digests, train.labels, strict=True):
+        labels.setdefault(digest, set()).add(int(label))
+    shared = [
+        int(label) in labels[digest]
+        for digest, label in zip(test_digests, test.labels, strict=True)
+        if digest in labels
+    ]
+    return Repeats(
+        within_train=len(train_digests) - len(labels),
+        within_test=len(test_digests) - len(set(test_digests)),
+        across=len(shared),
+        across_mislabelled=shared.count(False),
+    )
+
+
+def _digests(split: Split) -> list[bytes]:
+    return [hashlib.sha256(image.data).digest() for image in split.images]
+
+
+def class_grid(dataset: Dataset) -> np.ndarray:
+    """Returns the first ten training pictures of each class, a row a class.
+
+    Returns:
+        uint8 [height, width, channels].
+
+    Raises:
+        InputError: a picture of so many channels cannot be shown.
+    """
+    height, width, channels = dataset.image_shape
+    if channels not in (1, 3, 4):
+        raise InputError(
+            f"{dataset.name} has pictures of {channels} channels; a PNG has 1, 3 or 4;"
+            " leave --grid out"
+        )
+    shape = (dataset.num_classes, PICTURES_A_CLASS, height, width, channels)
+    rows = np.zeros(shape, np.uint8)
+    for label, row in enumerate(rows):
+        these = np.flatnonzero(dataset.train.labels == label)[:PICTURES_A_CLASS]
+        row[: len(these)] = dataset.train.images[these]
+    return grid(rows.reshape(-1, height, width, channels), PICTURES_A_CLASS)
