@@ -29,6 +29,7 @@ def start(*, compile_cache: bool = True, deterministic: bool = False) -> None:
             second start compiles nothing.
         deterministic: have a GPU give the same bytes each time, as a CPU always does.
     """
+    quieten()
     import jax
 
     _keep_freed_memory()
@@ -40,6 +41,15 @@ def start(*, compile_cache: bool = True, deterministic: bool = False) -> None:
         # Read when the backend starts, which it has not yet.
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} {DETERMINISTIC_GPU}".strip()
+
+
+def quieten() -> None:
+    """Silences XLA's own log; call it before JAX is imported, which reads the setting.
+
+    XLA reports each program of the cache as made for another machine (jax#38445). What
+    matters is raised as well. `TF_CPP_MIN_LOG_LEVEL=0` lets it speak.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def _cache_compiled_programs() -> None:

@@ -1,6 +1,5 @@
 """What the scripts share: finding the config, and errors to exit codes."""
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from cnnjax import backend
 from cnnjax import config as configs
 from cnnjax.errors import InputError, RunError
 
@@ -161,9 +161,7 @@ def main_with(
 
 
 def _exit_with(parse_and_run: Callable[[Sequence[str]], None], usage: str) -> None:
-    # Before JAX is imported, which reads it. XLA reports each program of the cache as
-    # made for another machine (jax#38445); what matters is raised as well.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    backend.quieten()
     code = EXIT_DONE
     try:
         if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(sys.argv):
