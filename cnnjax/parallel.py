@@ -108,6 +108,9 @@ def put_batch(
     if mode == "pmap":
         n = mesh.local_mesh.size
         batch = {k: v.reshape(n, len(v) // n, *v.shape[1:]) for k, v in batch.items()}
+    if jax.process_count() == 1:
+        # The same, in half the time.
+        return jax.device_put(dict(batch), sharding)
     return {
         name: jax.make_array_from_process_local_data(sharding, array)
         for name, array in batch.items()

@@ -90,13 +90,20 @@ class StreamedUpdate:
             self._mapped_eval = parallel.compile_step(eval_step, mesh, mode)
         self._train_step: Any = None
         self._eval_step: Any = None
+        self._ahead: dict[str, jax.Array] | None = None
+
+    def _next_batch(self) -> dict[str, jax.Array] | None:
+        batch = next(self._batches, None)
+        if batch is None:
+            return None
+        return parallel.put_batch(batch, self._mesh, self._mode)
 
     def __call__(
         self, state: TrainState, steps: range, *, fetch: bool
     ) -> tuple[TrainState, dict[str, Any]]:
         """See `Update`; `steps` is one step."""
         with self._clocks.training():
-            batch = parallel.put_batch(next(self._batches), self._mesh, self._mode)
+            batch = self._ahead or self._next_batch()
         if self._train_step is None:
             self._train_step = self._clocks.compile(self._mapped, state, batch)
             if self._mapped_eval is not None:
@@ -108,6 +115,8 @@ class StreamedUpdate:
             clean = jax.device_get(self._eval_step(state.params, batch))
         with self._clocks.training():
             state, metrics = self._train_step(state, batch)
+            # While the devices are at work; after it they would wait for it.
+            self._ahead = self._next_batch()
             metrics = settle(metrics, self._mesh, fetch)
         return state, with_clean_accuracy(metrics, clean)
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-# A window shorter than this is mostly the clock's and the scheduler's noise.
-MIN_WINDOW_SECONDS = 0.05
+# Training goes on and on; after a pause or another library's work, the first steps find
+# cold caches and sleeping cores.
+MIN_WINDOW_SECONDS = 0.3
 
 
 @dataclasses.dataclass(frozen=True)

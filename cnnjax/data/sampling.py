@@ -1,10 +1,13 @@
 """Which examples make up a step: a pure function of the seed and the step."""
 
+import functools
 import zlib
 
 import numpy as np
 
 
+# A call for a step sorts a whole epoch; many seeds at a time each have their own.
+@functools.lru_cache(maxsize=64)
 def permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
     """Returns the order of the examples in an epoch, int64 [num_examples].
 
@@ -16,11 +19,17 @@ def permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
         seed: of the run, in [0, 2**32).
         epoch: from 0.
         num_examples: positive.
+
+    Returns:
+        an array that is shared, and cannot be written to.
     """
     # Philox takes a key of two 64-bit words: what the stream is for and the seed in
     # one, the epoch in the other.
     key = (zlib.crc32(b"sampling") << 32 | seed) | epoch << 64
-    return np.argsort(np.random.Philox(key=key).random_raw(num_examples), kind="stable")
+    raw = np.random.Philox(key=key).random_raw(num_examples)
+    order = np.argsort(raw, kind="stable")
+    order.flags.writeable = False
+    return order
 
 
 def example_indices(seed: int, num_examples: int, positions: range) -> np.ndarray:
@@ -34,9 +43,11 @@ def example_indices(seed: int, num_examples: int, positions: range) -> np.ndarra
         num_examples: n, the size of the training set.
         positions: consecutive, from `step * batch_size` on.
     """
-    first, last = positions[0] // num_examples, positions[-1] // num_examples
-    orders = [
-        permutation(seed, epoch, num_examples) for epoch in range(first, last + 1)
-    ]
-    start = positions[0] - first * num_examples
-    return np.concatenate(orders)[start : start + len(positions)]
+    parts = []
+    position = positions.start
+    while position < positions.stop:
+        epoch, start = divmod(position, num_examples)
+        order = permutation(seed, epoch, num_examples)
+        parts.append(order[start : start + positions.stop - position])
+        position += len(parts[-1])
+    return np.concatenate(parts)

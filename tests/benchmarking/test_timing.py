@@ -25,12 +25,12 @@ def test_cases_take_turns_and_short_ones_are_repeated(clock) -> None:
     def case(name, seconds):
         return Case(name, lambda: (calls.append(name), clock(seconds)))
 
-    timed = alternate([case("long", 1.0), case("short", 0.02)], 2)
+    timed = alternate([case("long", 1.0), case("short", 0.12)], 2)
     warm = ["long", "short"] * 2
     assert calls == [*warm, "long", *["short"] * 3, *["short"] * 3, "long"]
     assert timed["long"].first == 1.0
     np.testing.assert_allclose(timed["long"].seconds, [1.0, 1.0])
-    np.testing.assert_allclose(timed["short"].seconds, [0.02, 0.02])
+    np.testing.assert_allclose(timed["short"].seconds, [0.12, 0.12])
 
 
 def test_figures_are_medians_and_ratios_are_taken_round_by_round() -> None:
