@@ -8,20 +8,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cnnjax import losses
 from cnnjax.data import augment
 
 Function = Callable[[jax.Array], jax.Array]
 
 
 def make_logits(
-    model: nn.Module, params: Any, preprocessing: augment.Preprocessing
+    model: nn.Module,
+    params: Any,
+    preprocessing: augment.Preprocessing,
+    num_seeds: int = 1,
 ) -> Function:
     """Returns the function pictures -> logits, standardised as evaluation does.
 
+    Of several networks, the logarithm of their mean probabilities.
+
     Args:
         model: a network of `cnnjax.models`.
-        params: its parameters.
+        params: its parameters; of several networks, every leaf leads with `num_seeds`.
         preprocessing: crop and normalisation; its distortions are not applied.
+        num_seeds: how many networks there are.
 
     Returns:
         A pure function of [batch, height, width, channels], pixels in [0, 255], uint8
@@ -31,7 +38,13 @@ def make_logits(
 
     def logits(images: jax.Array) -> jax.Array:
         view = augment.standard_view(images, preprocessing)
-        return jnp.asarray(model.apply({"params": params}, view, dropout_keys=None))
+
+        def of_one(params: Any) -> jax.Array:
+            return jnp.asarray(model.apply({"params": params}, view, dropout_keys=None))
+
+        if num_seeds == 1:
+            return of_one(params)
+        return losses.log_mean_softmax(jax.lax.map(of_one, params))
 
     return logits
 

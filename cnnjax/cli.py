@@ -16,7 +16,7 @@ from cnnjax.errors import InputError, RunError
 USAGE = """\
 --config=FILE           the configuration, a Python file with get_config(); looked for
                         from the current folder, then from the folder of the scripts
---config.FIELD=VALUE    any of its fields; cnnjax/config.py lists them with their ranges
+--config.FIELD=VALUE    any of its fields; cnnjax/fields.py lists them with their ranges
 --workdir=DIR           folder of the run [runs/<config>-<date-time>]; one that holds a
                         run of the same configuration goes on with it"""
 
@@ -200,7 +200,7 @@ def _flag_errors() -> Iterator[None]:
     except (AttributeError, KeyError) as error:
         field = str(error).strip("\"'")
         raise InputError(
-            f"the configuration has no field {field}; cnnjax/config.py lists them"
+            f"the configuration has no field {field}; cnnjax/fields.py lists them"
         ) from error
     except Exception as error:  # The config is a program; it may raise anything.
         message = " ".join(str(error).split())

@@ -1,5 +1,6 @@
 """A run that was trained before: its configuration, its data's classes, its weights."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 from cnnjax import identity, runs
 from cnnjax.checkpoints import Checkpoints
 from cnnjax.errors import InputError
-from cnnjax.state import TrainState
+from cnnjax.state import TrainState, init_state
+from cnnjax.updates import Recipe
 
 
 def stored_config(workdir: Path) -> dict[str, Any]:
@@ -50,6 +52,38 @@ def restore(workdir: Path, like: TrainState, which: str = "latest") -> TrainStat
             f"{workdir} has no {what}: need a run that has saved one; let it train"
         )
     return restored[0]
+
+
+def abstract_state(
+    recipe: Recipe, *, num_seeds: int, image_shape: tuple[int, int, int]
+) -> TrainState:
+    """Returns what `restore` needs to know of a state; nothing is computed.
+
+    Args:
+        recipe: of the run.
+        num_seeds: of the run; with more than one every leaf leads with it.
+        image_shape: (height, width, channels) of what the network is fed.
+
+    Returns:
+        A state of shapes and dtypes, all of it on the first device.
+    """
+    make_state = partial(
+        init_state,
+        recipe.model,
+        recipe.tx,
+        seed=0,
+        image_shape=image_shape,
+        ema=recipe.ema_decay > 0,
+    )
+    lead = () if num_seeds == 1 else (num_seeds,)
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    state: TrainState = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            (*lead, *leaf.shape), leaf.dtype, sharding=place
+        ),
+        jax.eval_shape(make_state),
+    )
+    return state
 
 
 def replica(state: TrainState, k: int) -> TrainState:

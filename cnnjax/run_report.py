@@ -2,12 +2,10 @@
 
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
 
 from cnnjax import assembly, diagnosis, inference, runs
@@ -16,7 +14,6 @@ from cnnjax.reporting import network_sections, report, training_sections
 from cnnjax.reporting.curves import read_metrics
 from cnnjax.reporting.report import Section
 from cnnjax.reporting.training_sections import RunFiles
-from cnnjax.state import init_state
 
 REPORT = "report"
 NUM_MISTAKES = 25
@@ -112,21 +109,11 @@ def _diagnose(workdir: Path, config: ConfigDict) -> list[Section]:
     recipe = assembly.make_recipe(config, dataset.num_classes)
     preprocessing = assembly.make_preprocessing(config)
     shape = preprocessing.output_shape(dataset.image_shape)
-    make_state = partial(
-        init_state,
-        recipe.model,
-        recipe.tx,
-        seed=config.seed,
-        image_shape=shape,
-        ema=recipe.ema_decay > 0,
+    like = inference.abstract_state(
+        recipe, num_seeds=config.num_seeds, image_shape=shape
     )
-    # On one device, whatever the run was trained on; and nothing is drawn for it.
-    place = SingleDeviceSharding(jax.devices()[0])
-    like = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        jax.eval_shape(make_state),
-    )
-    state = inference.restore(workdir, like)
+    # Of many seeds, the first.
+    state = inference.replica(inference.restore(workdir, like), 0)
     params = jax.device_get(state.params)
     test, names = dataset.test, dataset.class_names
     probabilities = diagnosis.predict(
@@ -135,6 +122,8 @@ def _diagnose(workdir: Path, config: ConfigDict) -> list[Section]:
     calibration = diagnosis.calibrate(probabilities, test.labels)
     wrong = diagnosis.confident_mistakes(probabilities, test.labels, NUM_MISTAKES)
     note = f"What follows is of the weights after {int(state.step)} steps"
+    if config.num_seeds > 1:
+        note += f" of seed {int(state.seed)}"
     if recipe.ema_decay:
         note += ", not of their average"
     sections = [

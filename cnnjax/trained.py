@@ -6,12 +6,12 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 
-from cnnjax import assembly, exporting, inference, parallel, runs
+from cnnjax import assembly, exporting, inference, runs
 from cnnjax import config as configs
 from cnnjax.data.augment import Preprocessing
 from cnnjax.errors import InputError
-from cnnjax.state import init_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Trained:
 
     Attributes:
         model: a network of `cnnjax.models`.
-        params: its parameters.
+        params: its parameters; of many seeds, every leaf leads with `num_seeds`.
+        num_seeds: how many networks they are, whose probabilities are averaged.
         weights: which they are: "params", or "ema_params" where the run keeps an
             average.
         step: updates that they have seen.
@@ -33,6 +34,7 @@ class Trained:
 
     model: nn.Module
     params: Any
+    num_seeds: int
     weights: str
     step: int
     preprocessing: Preprocessing
@@ -41,15 +43,19 @@ class Trained:
     dataset: str
 
 
-def load(workdir: Path) -> Trained:
+def load(workdir: Path, seed_index: int = -1) -> Trained:
     """Returns the network of a run's newest checkpoint; the run is left as it is.
 
     Its configuration is read from `config.json` as data, and its data set is not
     needed. Where the run keeps an average of the weights, that is what is used.
 
+    Args:
+        workdir: of the run.
+        seed_index: which network of a run of many seeds, from 0; -1 for all of them.
+
     Raises:
-        InputError: `workdir` is not of a run, has no checkpoint, or its pictures are
-            not square and grey or RGB.
+        InputError: `workdir` is not of a run, has no checkpoint or fewer seeds, or its
+            pictures are not square and grey or RGB.
         RunError: no checkpoint is good.
     """
     config = configs.from_stored(inference.stored_config(workdir))
@@ -57,20 +63,22 @@ def load(workdir: Path) -> Trained:
     image_shape = _image_shape(workdir, data.get("image_shape"))
     recipe = assembly.make_recipe(config, len(data["classes"]))
     preprocessing = assembly.make_preprocessing(config)
-    like = init_state(
-        recipe.model,
-        recipe.tx,
-        seed=config.seed,
+    like = inference.abstract_state(
+        recipe,
+        num_seeds=config.num_seeds,
         image_shape=preprocessing.output_shape(image_shape),
-        ema=recipe.ema_decay > 0,
     )
-    state = inference.restore(workdir, parallel.replicate(like, parallel.make_mesh(1)))
+    state = inference.restore(workdir, like)
+    num_seeds = config.num_seeds
+    if seed_index >= 0:
+        state, num_seeds = inference.replica(state, seed_index), 1
     weights = "params" if state.ema_params is None else "ema_params"
     return Trained(
         model=recipe.model,
         params=getattr(state, weights),
         weights=weights,
-        step=int(state.step),
+        num_seeds=num_seeds,
+        step=int(np.ravel(state.step)[0]),
         preprocessing=preprocessing,
         image_shape=image_shape,
         class_names=tuple(data["classes"]),

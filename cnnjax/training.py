@@ -1,7 +1,6 @@
 """The one loop, and the one stateful place."""
 
 import dataclasses
-import math
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -12,13 +11,13 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from cnnjax import processes, runs, signals, spread
+from cnnjax import monitor, processes, runs, signals
 from cnnjax.cadence import Cadence, calls, is_due
 from cnnjax.checkpoints import Checkpoints
 from cnnjax.clocks import Clocks
 from cnnjax.data.augment import Preprocessing
 from cnnjax.data.datasets import Dataset, Split
-from cnnjax.errors import InputError, RunError
+from cnnjax.errors import InputError
 from cnnjax.evaluation import summarise
 from cnnjax.replica_evaluation import Evaluate, make_evaluator
 from cnnjax.replicas import start_state
@@ -135,13 +134,15 @@ def train_and_evaluate(
                     seconds = (clocks.train_seconds - since[1]) / (done - since[0])
                     since = (done, clocks.train_seconds)
                 for step in logged:
-                    values = _of_step(metrics, step - steps.start)
-                    _check_finite(values, step, seed)
-                    _log_training(log, values, step, recipe, seconds, examples)
+                    values = monitor.of_step(metrics, step - steps.start)
+                    monitor.check_finite(values, step, seed)
+                    monitor.log_training(log, values, step, recipe, seconds, examples)
                 due = last or is_due(done, cadence.eval_every)
                 saving = last or is_due(done, cadence.checkpoint_every)
                 if due or saving:
-                    _check_finite(_of_step(metrics, len(steps) - 1), done - 1, seed)
+                    monitor.check_finite(
+                        monitor.of_step(metrics, len(steps) - 1), done - 1, seed
+                    )
                     board.look(done, state.params)
                 # Evaluated first, so that a checkpoint's line is always there.
                 score = None
@@ -149,7 +150,7 @@ def train_and_evaluate(
                     evaluated = evaluate_all(evaluator, state, held_out, "eval")
                     log.write(done, evaluated | split)
                     if validation is not None:
-                        score = _score(evaluated)
+                        score = monitor.score(evaluated)
                 # Now, as it may have come during the evaluation; all must agree.
                 stopping = processes.largest(stop.signum or 0)
                 if saving or stopping or checkpoints.best.is_beaten_by(score):
@@ -185,55 +186,6 @@ def _check_start(workdir: Path, first: int, steps: int) -> None:
         )
     if first:
         print(f"resuming {workdir} at step {first}", flush=True)
-
-
-def _of_step(metrics: Mapping[str, Any], i: int) -> dict[str, Any]:
-    """Returns the figures of the i-th step: numbers, or lists of those of each seed."""
-    return {k: np.atleast_1d(v)[..., i].tolist() for k, v in metrics.items()}
-
-
-def _score(evaluated: Mapping[str, Any]) -> float:
-    """Returns what the best checkpoint is chosen by: NaN where the loss is not finite.
-
-    Several seeds share a checkpoint: theirs is the mean.
-    """
-    finite = np.isfinite(evaluated["eval/loss"]).all()
-    return float(np.mean(evaluated["eval/accuracy"])) if finite else math.nan
-
-
-def _check_finite(metrics: Mapping[str, Any], step: int, seed: int) -> None:
-    for part in ("cross_entropy", "l2", "grad_norm"):
-        bad = spread.not_finite(metrics[part], seed)
-        if bad:
-            raise RunError(
-                f"{part} is {bad} at step {step}; the last good checkpoint"
-                " is kept: lower optim.learning_rate, or look at the data"
-            )
-
-
-def _log_training(
-    log: writer.Writer,
-    metrics: Mapping[str, Any],
-    step: int,
-    recipe: Recipe,
-    seconds: float,
-    examples: int,
-) -> None:
-    values = {
-        "train/loss": metrics["loss"],
-        "train/cross_entropy": metrics["cross_entropy"],
-        "train/l2": metrics["l2"],
-        "train/accuracy": metrics["accuracy"],
-        "train/learning_rate": float(recipe.schedule(step)),
-        "perf/examples_per_sec": examples / seconds,
-        "perf/sec_per_batch": seconds,
-    }
-    values = spread.with_spread(values)
-    log.write(step, values)
-    print(writer.training_line(values, step), flush=True)
-    if recipe.has_dropout:
-        accuracy = spread.mean(values, "train/accuracy")
-        print(f"step {step}, training accuracy {accuracy:.2f}")
 
 
 def evaluate_all(

@@ -18,9 +18,9 @@ def run(config: ConfigDict, workdir: Path, checkpoint: str) -> None:
         compile_cache=config.compile_cache, deterministic=config.deterministic
     )
     # Here and not above, so that --help need not wait for JAX.
-    from cnnjax import experiment
+    from cnnjax import run_evaluation
 
-    experiment.evaluate(config, workdir, checkpoint)
+    run_evaluation.evaluate(config, workdir, checkpoint)
 
 
 if __name__ == "__main__":

@@ -5,15 +5,16 @@ python experiments/export.py --workdir=runs/base --to=cifar.stablehlo
 --workdir=DIR     folder of a run: its newest checkpoint, its averaged weights if any
 --to=FILE         the file; its card, which says what goes in and comes out, is
                   FILE.json
+--seed_index=K    of a run of many seeds, the K-th network, from 0 [all, averaged]
 """
 
 from pathlib import Path
 
-from cnnjax import cli
+from cnnjax import backend, cli
 from cnnjax.errors import InputError
 
 
-def run(arguments: list[str], *, workdir: str, to: str) -> None:
+def run(arguments: list[str], *, workdir: str, to: str, seed_index: int) -> None:
     """Writes the export and its card, and says where.
 
     Raises:
@@ -30,12 +31,13 @@ def run(arguments: list[str], *, workdir: str, to: str) -> None:
         raise InputError(
             f"got --to={to}, need a file in a folder that exists; name another"
         )
+    backend.start()
     # Here and not above, so that --help need not wait for JAX.
     from cnnjax import classifier, exporting, trained
 
-    network = trained.load(Path(workdir))
+    network = trained.load(Path(workdir), seed_index)
     logits = classifier.make_logits(
-        network.model, network.params, network.preprocessing
+        network.model, network.params, network.preprocessing, network.num_seeds
     )
     exported = exporting.to_stablehlo(
         classifier.make_probabilities(logits), network.image_shape
@@ -46,4 +48,4 @@ def run(arguments: list[str], *, workdir: str, to: str) -> None:
 
 
 if __name__ == "__main__":
-    cli.main_with(run, doc=__doc__, options={"workdir": "", "to": ""})
+    cli.main_with(run, doc=__doc__, options={"workdir": "", "to": "", "seed_index": -1})

@@ -3,6 +3,7 @@
 python experiments/predict.py --workdir=runs/base cat.jpg photos/
 
 --workdir=DIR     folder of a run: its newest checkpoint, its averaged weights if any
+--seed_index=K    of a run of many seeds, the K-th network, from 0 [all, averaged]
 --export=FILE     a file that export.py wrote, in place of --workdir
 --top_k=K         so many classes of each picture [3]
 --json            one JSON object in place of the table
@@ -16,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cnnjax import cli
+from cnnjax import backend, cli
 from cnnjax.errors import InputError
 
 BATCH_SIZE = 100
@@ -26,6 +27,7 @@ def run(
     arguments: list[str],
     *,
     workdir: str,
+    seed_index: int,
     export: str,
     top_k: int,
     json: bool,
@@ -47,6 +49,7 @@ def run(
             f"got {len(arguments)} pictures and --top_k={top_k}, need at least one of"
             " each; name pictures or folders of them"
         )
+    backend.start()
     # Here and not above, so that --help need not wait for JAX.
     from cnnjax import classifier, exporting, trained
     from cnnjax.data import pictures
@@ -59,9 +62,9 @@ def run(
         shape, names = exported.in_avals[0].shape[1:], card["classes"]
         about = {"export": export, "dataset": card["dataset"]["name"]}
     else:
-        network = trained.load(Path(workdir))
+        network = trained.load(Path(workdir), seed_index)
         logits = classifier.make_logits(
-            network.model, network.params, network.preprocessing
+            network.model, network.params, network.preprocessing, network.num_seeds
         )
         probabilities = classifier.make_probabilities(logits)
         shape, names = network.image_shape, network.class_names
@@ -111,6 +114,7 @@ if __name__ == "__main__":
         doc=__doc__,
         options={
             "workdir": "",
+            "seed_index": -1,
             "export": "",
             "top_k": 3,
             "json": False,

@@ -3,7 +3,8 @@
 import pytest
 
 from cnnjax import identity, runs
-from cnnjax.config import FIELDS, MODEL_FIELDS, default_config
+from cnnjax.config import default_config
+from cnnjax.fields import FIELDS, MODEL_FIELDS
 
 MAY_CHANGE = {name for name in FIELDS if name.startswith("parallel.")} | {
     *("train.steps", "train.steps_per_call", "train.log_every", "train.eval_every"),

@@ -28,12 +28,13 @@ ORDER = (
     "evaluation checkpoints",
     "replica_evaluation",
     "runs signals reporting manifest cadence diagnosis",
-    "identity",
+    "identity monitor",
     "training inference classifier",
     "exporting",
     "benchmarking",
+    "fields",
     "config assembly",
-    "run_report trained",
+    "run_report run_evaluation trained",
     "cli experiment benchmark",
     "experiments",
 )
@@ -43,7 +44,7 @@ DATA_MAY_IMPORT = {"data", "prng", "errors"}
 WITHOUT_DATA = {unit for unit in LEVEL if LEVEL[unit] < LEVEL["data"]}
 TAKES_CONFIGS = {
     *("config", "cli", "assembly", "experiment", "benchmark", "trained"),
-    *("run_report", "experiments"),
+    *("run_report", "run_evaluation", "experiments"),
 }
 TAKES_TENSORFLOW = {"tensorflow_import", "tf_pipeline", "tfds_source", "download"}
 EXECUTES = {

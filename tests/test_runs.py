@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from cnnjax import inference, runs
-from cnnjax.config import FIELDS, MODEL_FIELDS, default_config
+from cnnjax.config import default_config
 from cnnjax.errors import InputError
+from cnnjax.fields import FIELDS, MODEL_FIELDS
 
 CONFIG = default_config("CifarCNN").to_dict()
 # Written out and not taken from runs.MAY_CHANGE: these are DESIGN's words.

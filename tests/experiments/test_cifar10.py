@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from cnnjax import assembly, inference
+from cnnjax import assembly, fields, inference
 from cnnjax import config as configs
 from cnnjax.runs import flatten
 from cnnjax.state import init_state
@@ -144,7 +144,7 @@ def test_the_files_of_a_run_are_what_the_contract_says(embedded_run):
     assert lines[4] == {"step": 4, "eval/split": "test"} | tested
 
     config = flatten(json.loads((workdir / "config.json").read_text()))
-    assert config.keys() == configs.fields("CifarCNN").keys()
+    assert config.keys() == fields.fields("CifarCNN").keys()
     given = {"train.steps": 4, "train.batch_size": 16, "model.width": 0.25}
     chapter = {"data.crop": 24, "optim.l2": 0.004, "model.lrn_beta": 0.75}
     assert config | given | chapter == config

@@ -7,6 +7,7 @@ import statistics
 
 import numpy as np
 import pytest
+from PIL import Image
 
 NUM_SEEDS, STEPS = 4, 5
 FLAGS = (
@@ -170,3 +171,48 @@ def test_a_run_that_diverges_names_a_seed_of_it(call, tmp_path):
     assert failed.returncode == 1
     line = r"error: \w+ is (nan|inf) for seed 0 at step [1-3]; the last good .*\n"
     assert re.fullmatch(line, failed.stderr)
+
+
+def test_predictions_are_of_one_seed_or_of_the_mean_of_all(call, straight, tmp_path):
+    workdir, _ = straight
+    picture = tmp_path / "noise.png"
+    noise = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    Image.fromarray(noise).save(picture)
+
+    def probabilities(*flags):
+        done = call(
+            "predict.py",
+            f"--workdir={workdir}",
+            "--json",
+            "--top_k=10",
+            str(picture),
+            *flags,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        top = json.loads(done.stdout)["pictures"][0]["top"]
+        return {one["class"]: one["probability"] for one in top}
+
+    each = [probabilities(f"--seed_index={k}") for k in range(NUM_SEEDS)]
+    assert len({tuple(one.items()) for one in each}) == NUM_SEEDS
+    for name, value in probabilities().items():
+        mean = statistics.mean(one[name] for one in each)
+        assert value == pytest.approx(mean, abs=1e-5)
+    done = call("predict.py", f"--workdir={workdir}", "--seed_index=4", str(picture))
+    assert done.returncode == 2
+    assert "got replica 4, need 0 to 3" in done.stderr
+
+
+def test_every_seed_is_evaluated_over_many_views(train, make_npz):
+    grey = make_npz((32, 32, 1))
+    flags = (
+        "--config.data.source=npz",
+        f"--config.data.file={grey}",
+        "--config.data.crop=28",
+        "--config.eval.views=5",
+    )
+    both = read(train(*flags, "--config.num_seeds=2")[0], "final_metrics.json")
+    for seed in range(2):
+        one = read(train(*flags, f"--config.seed={seed}")[0], "final_metrics.json")
+        for key in ("test_multiview/loss", "test_multiview_ema/loss"):
+            assert both[key][seed] == pytest.approx(one[key], abs=1e-5)
+            assert one[key] != one[key.replace("_multiview", "")]
