@@ -32,7 +32,7 @@ def environment(tmp_path_factory):
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("JAX_", "TFDS_", "XLA_"))
+        if not name.startswith(("JAX_", "TF_", "TFDS_", "XLA_"))
         and "proxy" not in name.lower()
     }
     return kept | {

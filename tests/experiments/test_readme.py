@@ -66,6 +66,9 @@ def folder(tmp_path_factory, make_npz):
         path = place / "pictures" / "train" / "ab"[i % 2] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(path)
+    (root / "photos").mkdir()
+    Image.fromarray(pictures[0]).save(root / "photos" / "dog.png")
+    Image.fromarray(pictures[1]).resize((80, 60)).save(root / "cat.jpg")
     return root
 
 
