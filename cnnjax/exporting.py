@@ -67,9 +67,7 @@ def load(path: Path) -> tuple[export.Exported, dict[str, Any]]:
     try:
         content = path.read_bytes()
         card = json.loads(card_path(path).read_bytes())
-        classes, digest = list(card["classes"]), card["sha256"]
-        if "name" not in card["dataset"]:
-            raise KeyError("dataset.name")
+        needed = (list(card["classes"]), card["sha256"], card["dataset"]["name"])
     except OSError as error:
         raise InputError(
             f"{error.filename} cannot be read ({error.strerror}); need an export and"
@@ -77,6 +75,7 @@ def load(path: Path) -> tuple[export.Exported, dict[str, Any]]:
         ) from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _not_one(card_path(path), "it is no card of an export") from error
+    classes, digest, _ = needed
     if hashlib.sha256(content).hexdigest() != digest:
         raise _not_one(path, "its SHA-256 is not that of its card")
     try:

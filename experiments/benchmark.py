@@ -25,7 +25,11 @@ GROUPS = ("networks", "peers", "operations", "pipelines", "runs")
 
 
 def run(arguments: list[str], out: str, only: str, rounds: int, profile: str) -> None:
-    """Measures, prints tables, and writes the JSON and the chart."""
+    """Measures, prints tables, and writes the JSON and the chart.
+
+    Raises:
+        InputError: there is no such group, or there are no rounds.
+    """
     del arguments  # none are taken
     groups = only.split(",") if only else list(GROUPS)
     unknown = [group for group in groups if group not in GROUPS]

@@ -231,6 +231,7 @@ import contextlib, runpy, sys
 for script in sys.argv[1:]:
     with contextlib.suppress(SystemExit):
         sys.argv = [script, "--help"]
+        print("help:")
         runpy.run_path(script, run_name="__main__")
 slow = {"jax", "flax", "optax", "orbax", "tensorflow", "tensorflow_datasets"}
 print(sorted(slow & set(sys.modules)))
@@ -244,7 +245,10 @@ print(sorted(slow & set(sys.modules)))
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("--workdir=DIR") == len(files)
+    pages = done.stdout.split("help:\n")[1:]
+    for file, page in zip(files, pages, strict=True):
+        assert f"python experiments/{Path(file).name}" in page
+        assert re.search(r"^--\w+=[A-Z]", page, re.MULTILINE)
     assert done.stdout.endswith("[]\n")
 
 
