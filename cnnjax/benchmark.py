@@ -24,6 +24,7 @@ from cnnjax.benchmarking.timing import Case, alternate, compare, row
 from cnnjax.clocks import Clocks
 from cnnjax.data.arrays import Split
 from cnnjax.errors import InputError
+from cnnjax.replicas import start_state
 from cnnjax.state import TrainState, init_state
 from cnnjax.updates import Recipe
 
@@ -37,6 +38,8 @@ PEERS: tuple[Callable[[peer.Job], list[peer.Peer]], ...] = (
 # Idle threads of the other libraries spin for a while before they sleep.
 PAUSE_SECONDS = 0.2
 RUN_STEPS = 20
+MANY_STEPS = "device, 100 steps a call"
+MANY_SEEDS = "4 seeds, 100 steps a call"
 # What the pictures of the two data sets look like, and how many there are.
 SHAPES = {"cifar10": (50_000, 32, 32, 3), "mnist": (60_000, 28, 28, 1)}
 
@@ -176,12 +179,15 @@ def runs(configs: Mapping[str, ConfigDict]) -> Cases:
     """Returns whole CIFAR steps, batches included, beside the step alone."""
     base = configs["base"]
     recipe, state, batch = _setup(base)
-    mesh, mode, size = (
+    size = base.train.batch_size
+    step = ours.train_case(
+        "step alone",
+        recipe,
+        state,
+        batch,
         assembly.choose_mesh(base),
         base.parallel.mode,
-        len(batch["label"]),
     )
-    step = ours.train_case("step alone", recipe, state, batch, mesh, mode)
     alone = dataclasses.replace(
         step,
         run=lambda: [step.run() for _ in range(RUN_STEPS)],
@@ -189,28 +195,34 @@ def runs(configs: Mapping[str, ConfigDict]) -> Cases:
         flops=RUN_STEPS * step.flops,
     )
     cases, split = [alone], _noise("cifar10")
-    for name, pipeline, steps_per_call in (
-        ("tfdata", "tfdata", 1),
-        ("device", "device", 1),
-        ("device, 100 steps a call", "device", 100),
+    for name, pipeline, steps_per_call, num_seeds in (
+        ("tfdata", "tfdata", 1, 1),
+        ("device", "device", 1, 1),
+        (MANY_STEPS, "device", 100, 1),
+        (MANY_SEEDS, "device", 100, 4),
     ):
         config = base.copy_and_resolve_references().unlock()
         config.data.pipeline, config.train.steps_per_call = pipeline, steps_per_call
-        config.train.steps = 2**32 // size
-        how = assembly.make_preprocessing(config)
-        update = assembly.make_update(config, recipe, split, how, mesh)(0, Clocks())
+        config.train.steps, config.num_seeds = 2**32 // size, num_seeds
+        mesh, how = assembly.choose_mesh(config), assembly.make_preprocessing(config)
+        start = start_state(
+            recipe,
+            seed=0,
+            num_seeds=num_seeds,
+            image_shape=batch["image"].shape[1:],
+            mesh=mesh,
+        )
         case = ours.update_case(
             name,
-            update,
-            state,
-            mesh,
+            assembly.make_update(config, recipe, split, how, mesh)(0, Clocks()),
+            start,
             steps=RUN_STEPS,
             log_every=config.train.log_every,
-            batch_size=size,
+            images=num_seeds * size,
         )
         cases.append(case)
-    pairs = [(case.name, "step alone") for case in cases[1:]]
-    return cases, [*pairs, ("device, 100 steps a call", "device")]
+    pairs = [(case.name, alone.name) for case in cases[1:4]]
+    return cases, [*pairs, (MANY_STEPS, "device"), (MANY_SEEDS, MANY_STEPS)]
 
 
 GROUPS = {

@@ -114,25 +114,22 @@ def update_case(
     name: str,
     update: Update,
     state: TrainState,
-    mesh: Mesh,
     *,
     steps: int,
     log_every: int,
-    batch_size: int,
+    images: int,
 ) -> Case:
     """Returns `steps` steps of a run, batches included, as `training` does them.
 
     Args:
         name: of the case.
         update: from `assembly.make_update`, from step 0 on.
-        state: to start from; left as it is.
-        mesh: the devices.
+        state: on the devices, to start from; its memory is given away.
         steps: in one run of the case.
         log_every: steps from one fetch of the metrics to the next.
-        batch_size: images in a step.
+        images: in a step, of all seeds.
     """
-    now = parallel.replicate(jax.tree.map(jnp.copy, state), mesh)
-    first = 0
+    now, first = state, 0
 
     def run() -> None:
         nonlocal now, first
@@ -144,7 +141,7 @@ def update_case(
             first = last
         jax.block_until_ready(now)
 
-    return Case(name, run, images=steps * batch_size)
+    return Case(name, run, images=steps * images)
 
 
 def tfdata_case(name: str, batches: Iterator[Any], batch_size: int) -> Case:
