@@ -8,7 +8,8 @@ from cnnjax.fields import FIELDS, MODEL_FIELDS
 
 MAY_CHANGE = {name for name in FIELDS if name.startswith("parallel.")} | {
     *("train.steps", "train.steps_per_call", "train.log_every", "train.eval_every"),
-    *("train.checkpoint_every", "data.pipeline", "data.workers"),
+    *("train.checkpoint_every", "data.pipeline", "data.workers", "compile_cache"),
+    *("train.report", "train.tensorboard"),
 }
 
 

@@ -28,6 +28,7 @@ ALLOWED = {
     "train.tensorboard",
     "data.pipeline",
     "data.workers",
+    "compile_cache",
 }
 
 

@@ -42,10 +42,8 @@ def job_and_logits(request):
         model, tx, loss_fn=losses.cross_entropy, l2=l2, penalised=cifar.PENALISED
     )
     after, _ = jax.jit(step)(state, batch)
-    logits = [
-        np.asarray(model.apply({"params": params}, batch["image"]))
-        for params in (state.params, after.params)
-    ]
+    apply = jax.jit(lambda params: model.apply({"params": params}, batch["image"]))
+    logits = [np.asarray(apply(params)) for params in (state.params, after.params)]
     job = peer.Job(
         network=name,
         params=jax.device_get(state.params),

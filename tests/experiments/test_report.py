@@ -227,8 +227,8 @@ def test_a_folder_that_is_not_one_is_refused(call, workdirs, tmp_path):
     nothing = shutil.copytree(workdir, tmp_path / "nothing")
     (nothing / "metrics.jsonl").unlink()
     cases = {
-        (): "got no --workdir=DIR, need the folders",
-        (f"--workdir={tmp_path}/no,{workdir}",): f"--workdir={tmp_path}/no: .*config",
+        (): "got no --workdir=DIR, need the folder of a run",
+        (f"--workdir={tmp_path}/no,{workdir}",): f"{tmp_path}/no/config.json",
         (f"--workdir={workdir}",): "need a folder that can be written",
         (f"--workdir={nothing}",): "nothing to report yet",
     }
