@@ -15,6 +15,7 @@ from cnnjax.clocks import Clocks
 from cnnjax.data import augment, views
 from cnnjax.data.datasets import Split
 from cnnjax.metrics import Metrics
+from cnnjax.replicas import compile_replicas
 from cnnjax.spread import with_spread
 from cnnjax.step import LossFn, make_eval_step
 
@@ -53,10 +54,10 @@ def viewing(
 
 
 class Evaluator:
-    """Counts what a network gets right on a split; compiles its step once.
+    """Counts what a network, or each of many, gets right on a split.
 
-    Every batch has the same shape: `batch_size` rounded up to a multiple of the
-    devices.
+    The step is compiled once, as every batch has the same shape: `batch_size` rounded
+    up to a multiple of the devices.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Evaluator:
         mode: str,
         clocks: Clocks,
         num_views: int = 1,
+        num_seeds: int = 1,
     ) -> None:
         """Compiles nothing yet: that takes the first batch.
 
@@ -80,37 +82,54 @@ class Evaluator:
             preprocessing: crop and normalisation; its distortions are not applied.
             batch_size: pictures at a time.
             top_k: a prediction is right when the label is among the first `top_k`.
-            mesh: the devices.
+            mesh: the devices, which share a batch, or the seeds if there are several.
             mode: `jit` or `pmap`.
             clocks: where the time for compiling is added.
-            num_views: of each picture, see `views.take`; 1 for the central crop.
+            num_views: of each picture, see `viewing`.
+            num_seeds: how many replicas are evaluated at once.
         """
+        self._batch_size = math.ceil(batch_size / mesh.size) * mesh.size
         eval_step = make_eval_step(
             model,
             loss_fn=loss_fn,
             preprocess=viewing(preprocessing, num_views),
             top_k=top_k,
             num_views=num_views,
-            axis_name=parallel.AXIS,
+            axis_name=parallel.AXIS if num_seeds == 1 else None,
         )
-        self._mapped = parallel.compile_step(eval_step, mesh, mode)
+        self._mapped: Any
+        self._place: Callable[[dict[str, np.ndarray]], Any]
+        if num_seeds == 1:
+            rows = parallel.own_rows(self._batch_size, mesh)
+            self._mapped = parallel.compile_step(eval_step, mesh, mode)
+            self._place = lambda batch: parallel.put_batch(
+                {name: values[rows] for name, values in batch.items()}, mesh, mode
+            )
+        else:
+            self._mapped = compile_replicas(eval_step, mesh, num_own=1, num_whole=1)
+            self._place = partial(parallel.replicate, mesh=mesh)
         self._compiled: Any = None
-        self._batch_size = math.ceil(batch_size / mesh.size) * mesh.size
-        self._mesh, self._mode, self._clocks = mesh, mode, clocks
+        self._clocks = clocks
 
     def __call__(self, params: Any, split: Split) -> Metrics:
-        """Returns the sums over all pictures of `split`, float64 on the host."""
+        """Returns the sums over all pictures of `split`, float64 on the host.
+
+        Args:
+            params: of the network; of several, every array leads with [num_seeds], and
+                so do the sums.
+            split: the pictures.
+        """
         sums = []
-        rows = parallel.own_rows(self._batch_size, self._mesh)
         for batch in padded_batches(split, self._batch_size):
-            own = {name: values[rows] for name, values in batch.items()}
-            placed = parallel.put_batch(own, self._mesh, self._mode)
+            placed = self._place(batch)
             if self._compiled is None:
                 self._compiled = self._clocks.compile(self._mapped, params, placed)
             # Fetched each time: on CPU a step must end before the next one starts.
             sums.append(jax.device_get(self._compiled(params, placed)))
-        total = jax.tree.map(lambda *leaves: np.sum(leaves, dtype=np.float64), *sums)
-        assert total.count == len(split.labels), "every picture counts exactly once"
+        total = jax.tree.map(
+            lambda *leaves: np.sum(leaves, axis=0, dtype=np.float64), *sums
+        )
+        assert np.all(total.count == len(split.labels)), "each counts exactly once"
         return total
 
 

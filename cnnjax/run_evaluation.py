@@ -10,7 +10,7 @@ from cnnjax import assembly, inference, runs, training
 from cnnjax.clocks import Clocks
 from cnnjax.data import datasets
 from cnnjax.data.datasets import Dataset
-from cnnjax.replica_evaluation import make_evaluator
+from cnnjax.evaluation import Evaluator
 from cnnjax.replicas import start_state
 from cnnjax.reporting import console
 
@@ -48,7 +48,7 @@ def evaluate(
     )
     state = inference.restore(workdir, like, checkpoint)
     evaluator_of = partial(
-        make_evaluator,
+        Evaluator,
         recipe.model,
         recipe.loss_fn,
         preprocessing,

@@ -18,8 +18,7 @@ from cnnjax.clocks import Clocks
 from cnnjax.data.augment import Preprocessing
 from cnnjax.data.datasets import Dataset, Split
 from cnnjax.errors import InputError
-from cnnjax.evaluation import summarise
-from cnnjax.replica_evaluation import Evaluate, make_evaluator
+from cnnjax.evaluation import Evaluator, summarise
 from cnnjax.replicas import start_state
 from cnnjax.reporting import progress, writer
 from cnnjax.reporting.tensorboard import Board
@@ -102,7 +101,7 @@ def train_and_evaluate(
             log_file = workdir / runs.METRICS
             runs.drop_metrics_after(log_file, first)
         evaluator_of = partial(
-            make_evaluator,
+            Evaluator,
             recipe.model,
             recipe.loss_fn,
             preprocessing,
@@ -189,7 +188,7 @@ def _check_start(workdir: Path, first: int, steps: int) -> None:
 
 
 def evaluate_all(
-    evaluator: Evaluate, state: TrainState, split: Split, prefix: str
+    evaluator: Evaluator, state: TrainState, split: Split, prefix: str
 ) -> dict[str, Any]:
     """Returns the figures of the parameters, and of their average if one is kept.
 

@@ -26,7 +26,6 @@ ORDER = (
     "resident",
     "replicas",
     "evaluation checkpoints",
-    "replica_evaluation",
     "runs signals reporting manifest cadence diagnosis",
     "identity monitor",
     "training inference classifier",
@@ -34,7 +33,7 @@ ORDER = (
     "benchmarking",
     "fields",
     "config assembly",
-    "run_report run_evaluation trained",
+    "run_report run_evaluation trained benchmark_groups",
     "cli experiment benchmark",
     "experiments",
 )
@@ -44,6 +43,7 @@ DATA_MAY_IMPORT = {"data", "prng", "errors"}
 WITHOUT_DATA = {unit for unit in LEVEL if LEVEL[unit] < LEVEL["data"]}
 TAKES_CONFIGS = {
     *("config", "cli", "assembly", "experiment", "benchmark", "trained"),
+    "benchmark_groups",
     *("run_report", "run_evaluation", "experiments"),
 }
 TAKES_TENSORFLOW = {"tensorflow_import", "tf_pipeline", "tfds_source", "download"}

@@ -17,7 +17,6 @@ from cnnjax.data.augment import Preprocessing
 from cnnjax.data.datasets import Split
 from cnnjax.errors import InputError
 from cnnjax.evaluation import Evaluator, summarise
-from cnnjax.replica_evaluation import ReplicasEvaluator
 from cnnjax.state import init_state
 
 SEED, NUM_SEEDS, BATCH = 7, 4, 16
@@ -184,8 +183,14 @@ def test_every_replica_is_evaluated_exactly(trained_mlp) -> None:
     test = datasets.load_embedded("digits").test
     options = {"batch_size": BATCH, "top_k": 2, "clocks": Clocks()}
     mesh, one = parallel.make_mesh(4), parallel.make_mesh(1)
-    evaluate = ReplicasEvaluator(
-        recipe.model, recipe.loss_fn, UNIT, mesh=mesh, **options
+    evaluate = Evaluator(
+        recipe.model,
+        recipe.loss_fn,
+        UNIT,
+        mesh=mesh,
+        mode="jit",
+        num_seeds=NUM_SEEDS,
+        **options,
     )
     evaluate_one = Evaluator(
         recipe.model, recipe.loss_fn, UNIT, mesh=one, mode="jit", **options

@@ -1,13 +1,11 @@
 """Figures from arrays, as the bytes of a PNG; matplotlib without a window or state."""
 
 import io
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
@@ -32,7 +30,7 @@ MOST_NAMED = 24
 
 
 @contextmanager
-def _figure(width: float = WIDTH, height: float = HEIGHT) -> Iterator[Figure]:
+def figure(width: float = WIDTH, height: float = HEIGHT) -> Iterator[Figure]:
     """Gives a figure to draw on, in whose texts "$" is a letter and not mathematics."""
     with matplotlib.rc_context({"text.parse_math": False, "font.size": 9}):
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -40,7 +38,8 @@ def _figure(width: float = WIDTH, height: float = HEIGHT) -> Iterator[Figure]:
         yield figure
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """Returns a figure as a PNG file."""
     file = io.BytesIO()
     # Without a date or version, so that the same figure is the same bytes.
     figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
@@ -75,8 +74,8 @@ def curves(lines: Mapping[str, Curve], *, title: str, unit: str, scale: str) -> 
         unit: of the quantities.
         scale: "log", where there must be values above zero; "from_zero"; "linear".
     """
-    with _figure() as figure:
-        axes = figure.add_subplot()
+    with figure() as drawn:
+        axes = drawn.add_subplot()
         for i, (name, line) in enumerate(lines.items()):
             colour = COLOURS[i % len(COLOURS)]
             style = STYLES[i // len(COLOURS) % len(STYLES)]
@@ -102,8 +101,8 @@ def curves(lines: Mapping[str, Curve], *, title: str, unit: str, scale: str) -> 
         if scale == "log":
             axes.set_yscale("log", nonpositive="mask")
             # Plain numbers, as the usual powers of ten are mathematics.
-            drawn = np.concatenate([line.values for line in lines.values()])
-            positive = drawn[drawn > 0]
+            shown = np.concatenate([line.values for line in lines.values()])
+            positive = shown[shown > 0]
             few = positive.max() < 100 * positive.min()
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
             axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -117,7 +116,7 @@ def curves(lines: Mapping[str, Curve], *, title: str, unit: str, scale: str) -> 
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
-        return _png(figure)
+        return png(drawn)
 
 
 def confusion(counts: np.ndarray, class_names: Sequence[str], *, title: str) -> bytes:
@@ -129,10 +128,10 @@ def confusion(counts: np.ndarray, class_names: Sequence[str], *, title: str) -> 
         title: of the figure.
     """
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    with _figure(height=4.4) as figure:
-        axes = figure.add_subplot()
+    with figure(height=4.4) as drawn:
+        axes = drawn.add_subplot()
         image = axes.imshow(fractions, cmap="cividis", vmin=0, vmax=1)
-        figure.colorbar(image, shrink=0.75, label="fraction of the true class")
+        drawn.colorbar(image, shrink=0.75, label="fraction of the true class")
         if len(class_names) <= MOST_NAMED:
             names = [text(name, 12) for name in class_names]
             axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
@@ -146,7 +145,7 @@ def confusion(counts: np.ndarray, class_names: Sequence[str], *, title: str) -> 
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
         axes.set_title(text(title, 64), fontsize=9)
-        return _png(figure)
+        return png(drawn)
 
 
 def per_class(
@@ -165,8 +164,8 @@ def per_class(
         title: of the figure.
     """
     places = np.arange(len(class_names))
-    with _figure(height=max(HEIGHT, 1.0 + 0.28 * len(class_names))) as figure:
-        axes = figure.add_subplot()
+    with figure(height=max(HEIGHT, 1.0 + 0.28 * len(class_names))) as drawn:
+        axes = drawn.add_subplot()
         axes.barh(places - 0.2, precision, 0.4, color=COLOURS[0], label="precision")
         axes.barh(places + 0.2, recall, 0.4, color=COLOURS[4], label="recall")
         axes.set_yticks(places, [text(name, 16) for name in class_names], fontsize=8)
@@ -174,8 +173,8 @@ def per_class(
         axes.set_xlim(0, 1)
         axes.grid(axis="x", alpha=0.3)
         axes.set_title(text(title, 64), fontsize=9)
-        figure.legend(loc="outside lower center", ncols=2, fontsize=8)
-        return _png(figure)
+        drawn.legend(loc="outside lower center", ncols=2, fontsize=8)
+        return png(drawn)
 
 
 def reliability(
@@ -191,8 +190,8 @@ def reliability(
     """
     edges = np.linspace(0, 1, len(count) + 1)
     style = {"width": np.diff(edges), "align": "edge", "edgecolor": "white", "lw": 0.5}
-    with _figure(height=4.2) as figure:
-        upper, lower = figure.subplots(2, sharex=True, height_ratios=[3, 1])
+    with figure(height=4.2) as drawn:
+        upper, lower = drawn.subplots(2, sharex=True, height_ratios=[3, 1])
         upper.bar(edges[:-1], accuracy, color=COLOURS[0], label="accuracy", **style)
         upper.plot(
             confidence, accuracy, "o", color=COLOURS[1], ms=4, label="mean of bin"
@@ -208,85 +207,4 @@ def reliability(
         lower.set_xlim(0, 1)
         lower.set_ylabel("pictures")
         lower.set_xlabel("confidence")
-        return _png(figure)
-
-
-def pictures(
-    images: Sequence[np.ndarray],
-    captions: Sequence[str],
-    *,
-    columns: int,
-    title: str,
-) -> bytes:
-    """Draws pictures side by side.
-
-    Args:
-        images: [height, width, 1 or 3], uint8 in [0, 255] or float, clipped to [0, 1].
-        captions: one a picture, of short lines; "" for none.
-        columns: pictures in a row.
-        title: of the figure.
-    """
-    rows = -(-len(images) // columns)
-    lines = max(caption.count("\n") + 1 if caption else 0 for caption in captions)
-    height = 0.4 + rows * (WIDTH / columns * 0.95 + lines * 0.13)
-    with _figure(height=height) as figure:
-        grid = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes in grid:
-            axes.set_axis_off()
-        for axes, image, caption in zip(grid, images, captions, strict=False):
-            _show(axes, image)
-            axes.set_title(caption, fontsize=6.5, pad=2)
-        figure.suptitle("\n".join(textwrap.wrap(text(title, 140), 70)), fontsize=9)
-        return _png(figure)
-
-
-def _show(axes: Axes, image: np.ndarray) -> None:
-    scale = 255 if image.dtype == np.uint8 else 1
-    colours = np.broadcast_to(np.clip(image / scale, 0, 1), (*image.shape[:2], 3))
-    axes.imshow(colours, interpolation="nearest")
-
-
-def filters(kernel: np.ndarray, *, title: str) -> bytes:
-    """Draws the kernels of a first convolution as pictures, each by its extremes.
-
-    Args:
-        kernel: float [height, width, 1 or 3, out].
-        title: of the figure.
-    """
-    low = kernel.min(axis=(0, 1, 2))
-    span = np.maximum(kernel.max(axis=(0, 1, 2)) - low, 1e-12)
-    scaled = np.moveaxis((kernel - low) / span, -1, 0)
-    return _tiles(scaled, title=title, cmap="gray")
-
-
-def maps(values: np.ndarray, *, title: str) -> bytes:
-    """Draws the feature maps of one layer, on one scale from dark to bright.
-
-    Args:
-        values: float [height, width, channels].
-        title: of the figure.
-    """
-    span = max(float(values.max() - values.min()), 1e-12)
-    scaled = np.moveaxis((values - values.min()) / span, -1, 0)[..., None]
-    return _tiles(scaled, title=title, cmap="viridis")
-
-
-def _tiles(images: np.ndarray, *, title: str, cmap: str) -> bytes:
-    """Draws [n, height, width, 1 or 3] in [0, 1] as one mosaic, a pixel apart."""
-    count, height, width, channels = images.shape
-    columns = int(np.ceil(np.sqrt(count)))
-    rows = -(-count // columns)
-    mosaic = np.ones((rows * (height + 1) - 1, columns * (width + 1) - 1, channels))
-    empty = np.ones(mosaic.shape[:2], bool)
-    for i, image in enumerate(images):
-        top, left = i // columns * (height + 1), i % columns * (width + 1)
-        mosaic[top : top + height, left : left + width] = image
-        empty[top : top + height, left : left + width] = False
-    shown = mosaic if channels == 3 else matplotlib.colormaps[cmap](mosaic[..., 0])
-    shown[empty] = 1
-    with _figure(height=0.4 + WIDTH * rows / columns) as figure:
-        axes = figure.add_subplot()
-        axes.imshow(shown, interpolation="nearest")
-        axes.set_axis_off()
-        axes.set_title(text(title, 64), fontsize=9)
-        return _png(figure)
+        return png(drawn)
