@@ -75,4 +75,4 @@ def chart(groups: Mapping[str, Any], path: Path) -> None:
 
 def _is_others(case: str) -> bool:
     others = ("PyTorch", "Keras", "plain Flax", "nn.", "lax.", "LRN by")
-    return case.split(", ")[-1].startswith(others)
+    return any(part.startswith(others) for part in case.split(", "))
