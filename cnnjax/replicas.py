@@ -92,8 +92,8 @@ def compile_replicas(
     """Returns `step`, the program of one replica, compiled for all of them.
 
     On a device the replicas are looped over. Under `vmap` their weights make grouped
-    convolutions: about a third of the images a second. Unrolled, the loop is no quicker and
-    compiles four times as long (CifarCNN, four seeds on two cores).
+    convolutions: about a third of the images a second. Unrolled, the loop is no quicker
+    and compiles four times as long (CifarCNN, four seeds on two cores).
 
     Args:
         step: (own ..., whole ...) -> anything; on one device, without collectives.

@@ -127,7 +127,10 @@ def assert_close(found, expected, tolerance: float) -> None:
     jax.tree.map(check, found, expected)
 
 
-@pytest.mark.parametrize(("name", "num_devices"), [("CifarCNN", 2), ("MLP", 4)])
+@pytest.mark.parametrize(
+    ("name", "num_devices"),
+    [pytest.param("CifarCNN", 2, marks=pytest.mark.slow), ("MLP", 4)],
+)
 def test_each_replica_is_a_run_of_its_seed(name: str, num_devices: int) -> None:
     recipe = recipe_of(name)
     pieces = [range(0, 1), range(1, 5)]

@@ -22,7 +22,10 @@ needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="PyTorch is not installed
 LEARNING_RATE, L2 = 1e-3, 0.4
 
 
-@pytest.fixture(scope="module", params=["CifarCNN", "SimpleCNN"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("CifarCNN", marks=pytest.mark.slow), "SimpleCNN"],
+)
 def job_and_logits(request):
     """A job without dropout, and this project's logits before and after a step."""
     name = request.param

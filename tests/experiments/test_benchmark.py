@@ -2,7 +2,11 @@
 
 import json
 
+import pytest
 
+
+# The README's own command is a quicker look, and runs in test_readme.py.
+@pytest.mark.slow
 def test_it_prints_a_table_and_writes_json_and_a_chart(call, tmp_path) -> None:
     out = tmp_path / "out"
     done = call("benchmark.py", "--only=operations", "--rounds=2", f"--out={out}")

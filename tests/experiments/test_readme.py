@@ -9,10 +9,8 @@ import shlex
 import shutil
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
 from cnnjax.data import datasets
@@ -93,25 +91,7 @@ def test_there_are_blocks():
     assert all("python experiments/" in block for block in BLOCKS)
 
 
-@pytest.fixture(scope="module")
-def compiled_once(tmp_path_factory):
-    """Keeps compiled programs between the commands, which are much the same."""
-    cache = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    found = {name: getattr(jax.config, name) for name in cache}
-    for name, value in cache.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in found.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-
-
-@pytest.mark.usefixtures("drawn_once", "compiled_once")
+@pytest.mark.usefixtures("drawn_once")
 @pytest.mark.parametrize("block", CASES)
 def test_a_block_runs(call, folder, block):
     for line in block.splitlines():
