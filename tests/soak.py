@@ -22,7 +22,7 @@ from cnnjax.config import from_stored
 from cnnjax.state import init_state
 
 ROOT = Path(__file__).parents[1]
-KILLS, STEPS, SAVE_EVERY = 60, 20_000, 25
+KILLS, STEPS, SAVE_EVERY = 60, 8_000, 25
 # Seconds from a line of training to a kill, at most; one kill in four comes at any
 # moment of the start instead.
 LIFE, START = 1.5, 6.0
