@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 KILLS, STEPS, SAVE_EVERY = 60, 8_000, 25
 # Seconds from a line of training to a kill, at most; one kill in four comes at any
 # moment of the start instead.
-LIFE, START = 1.5, 6.0
+LIFE, START = 0.7, 6.0
 COMMAND = (
     *(sys.executable, str(ROOT / "experiments" / "mnist.py")),
     *("--config=configs/mlp.py", "--config.data.source=embedded"),
