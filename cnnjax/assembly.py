@@ -1,30 +1,36 @@
 """From a configuration to the objects it names, and the checks between them."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cnnjax import losses, optimizers, parallel, replicas
 from cnnjax.clocks import Clocks
-from cnnjax.data import datasets
+from cnnjax.data import augment, datasets
 from cnnjax.data.augment import Preprocessing
 from cnnjax.data.datasets import Dataset, Split
 from cnnjax.errors import InputError
-from cnnjax.models import MODELS, cifar, lenet
+from cnnjax.models import MODELS, cifar, lenet, whitening
 from cnnjax.replicas import ReplicasUpdate
 from cnnjax.resident import ResidentUpdate
 from cnnjax.step import LossFn
 from cnnjax.updates import Recipe, StreamedUpdate, Update
 
+# Fields of `model` that are no attributes of the network.
+WHITENED = 2000
+NOT_THE_MODULE_S = ("name", "dtype", "whitening")
+
 
 def make_model(config: ConfigDict, num_classes: int) -> nn.Module:
     """Returns the network that `config.model` describes."""
-    options = {k: v for k, v in config.model.items() if k not in ("name", "dtype")}
+    options = {k: v for k, v in config.model.items() if k not in NOT_THE_MODULE_S}
     dtype = jnp.dtype(config.model.dtype)
     return MODELS[config.model.name](num_classes=num_classes, dtype=dtype, **options)
 
@@ -46,6 +52,7 @@ def make_recipe(config: ConfigDict, num_classes: int) -> Recipe:
         decay_steps=optim.decay_steps or max(1, config.train.steps),
         decay_rate=optim.decay_rate,
         staircase=optim.staircase,
+        warmup_steps=optim.warmup_steps,
     )
     l2 = optim.get("l2", 0.0)
     tx = optimizers.make_optimizer(
@@ -54,6 +61,8 @@ def make_recipe(config: ConfigDict, num_classes: int) -> Recipe:
         momentum=optim.momentum,
         l2=l2,
         penalised=cifar.PENALISED,
+        weight_decay=optim.weight_decay,
+        clip_norm=optim.clip_norm,
     )
     return Recipe(
         model=make_model(config, num_classes),
@@ -67,14 +76,36 @@ def make_recipe(config: ConfigDict, num_classes: int) -> Recipe:
     )
 
 
+def with_kernels(
+    recipe: Recipe, config: ConfigDict, split: Split, preprocessing: Preprocessing
+) -> Recipe:
+    """Returns the recipe with the kernels that start from the training pictures."""
+    scale = config.model.get("whitening", 0.0)
+    if not scale:
+        return recipe
+    images = augment.standard_view(split.images[:WHITENED], preprocessing)
+    images = np.asarray(images)
+    features = max(1, round(64 * config.model.width))
+    kernel = scale * whitening.whitening_kernel(images, 5, features)
+    return dataclasses.replace(recipe, kernels={"conv1": kernel})
+
+
 def make_preprocessing(config: ConfigDict) -> Preprocessing:
     """Returns crop, distortions and normalisation, from `config.data`."""
     data = config.data
     return Preprocessing(data.crop, tuple(data.distortions), data.normalise)
 
 
-def load_data(config: ConfigDict, *, default_name: str, fallback: str) -> Dataset:
+def load_data(
+    config: ConfigDict, *, default_name: str, fallback: str, with_test: bool = True
+) -> Dataset:
     """Returns the data set that `config.data` names, or the embedded `fallback`.
+
+    Args:
+        config: its `data`, and what must fit it.
+        default_name: see `datasets.load`, and so for the others.
+        fallback: as there.
+        with_test: as there.
 
     Raises:
         InputError: it is missing or bad, or its pictures do not fit the configuration.
@@ -89,6 +120,7 @@ def load_data(config: ConfigDict, *, default_name: str, fallback: str) -> Datase
         on_missing=data.on_missing,
         default_name=default_name,
         fallback=fallback,
+        with_test=with_test,
     )
     height, width, _ = dataset.image_shape
     if data.crop > min(height, width):

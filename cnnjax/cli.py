@@ -34,7 +34,11 @@ EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_CTRL_C = 0, 1, 2, 130
 
 
 def main(
-    run: Callable[[ConfigDict, str], None], *, doc: str, default_config: str
+    run: Callable[..., None],
+    *,
+    doc: str,
+    default_config: str,
+    many: Sequence[str] = (),
 ) -> None:
     """Runs a script that trains: parses its flags, calls `run`, and exits.
 
@@ -42,9 +46,11 @@ def main(
     130 stopped by SIGTERM and Ctrl-C. Errors are one line on standard error.
 
     Args:
-        run: takes the validated configuration and the value of `--workdir`.
+        run: takes the validated configuration, the value of `--workdir`, and of each
+            of `many` the list of its values, by name.
         doc: the script's docstring, printed by `--help`.
         default_config: for when `--config` is not given.
+        many: flags of the script's own that can be given several times.
     """
 
     def parse_and_run(argv: Sequence[str]) -> None:
@@ -54,9 +60,12 @@ def main(
             "config", flag_values=values, sys_argv=argv
         )
         workdir = flags.DEFINE_string("workdir", "", "", flag_values=values)
+        for name in many:
+            flags.DEFINE_multi_string(name, [], "", flag_values=values)
         _parse(values, argv)
         configs.validate(config.value)
-        run(config.value.lock(), workdir.value)
+        given = {name: values[name].value for name in many}
+        run(config.value.lock(), workdir.value, **given)
 
     _exit_with(parse_and_run, f"{doc.strip()}\n\n{USAGE}")
 

@@ -33,6 +33,7 @@ def train(
     *,
     default_name: str,
     fallback: str,
+    with_test: bool = True,
 ) -> None:
     """Trains and evaluates what `config` describes, in `workdir`; prints as it goes.
 
@@ -44,6 +45,8 @@ def train(
             processes see.
         default_name: of the data set where the configuration names none.
         fallback: the embedded data set for where that one is not to be had.
+        with_test: whether the test set is opened; without, the run ends with its
+            figures on the validation split, of which there must be one.
 
     Raises:
         InputError: the data, the devices or `workdir` do not fit `config`, or other
@@ -60,7 +63,7 @@ def train(
         config.lock()
         workdir = Path(processes.gather(str(workdir))[0])
     with processes.only_first_prints(), processes.together() as meet:
-        _train(config, workdir, default_name, fallback, meet)
+        _train(config, workdir, default_name, fallback, with_test, meet)
 
 
 def _train(
@@ -68,6 +71,7 @@ def _train(
     workdir: Path,
     default_name: str,
     fallback: str,
+    with_test: bool,
     meet: Callable[..., None],
 ) -> None:
     stored = runs.flatten(config.to_dict())
@@ -82,7 +86,9 @@ def _train(
         print(f"{workdir} is finished")
         console.print_summary(finished, config.eval.top_k)
         return
-    dataset = assembly.load_data(config, default_name=default_name, fallback=fallback)
+    dataset = assembly.load_data(
+        config, default_name=default_name, fallback=fallback, with_test=with_test
+    )
     note = _embedded_note(config, dataset, default_name)
     if note:
         print(note, flush=True)
@@ -97,6 +103,7 @@ def _train(
     mesh = assembly.choose_mesh(config)
     recipe = assembly.make_recipe(config, dataset.num_classes)
     preprocessing = assembly.make_preprocessing(config)
+    recipe = assembly.with_kernels(recipe, config, dataset.train, preprocessing)
     shape = preprocessing.output_shape(dataset.image_shape)
     try:
         console.print_setup(

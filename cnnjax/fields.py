@@ -78,11 +78,13 @@ FIELDS = {
     "data.val_examples": _at_least(0, 0, "training pictures held out"),
     "data.crop": _at_least(0, 0, "pixels; 0 for the whole picture"),
     "data.distortions": _some_of(
-        (), "shift", "rotate", "scale", "crop", "flip", "brightness", "contrast"
+        (),
+        *("shift", "rotate", "scale"),
+        *("crop", "flip", "brightness", "contrast", "cutout"),
     ),
     "data.normalise": _one_of("per_image", "per_image", "unit"),
     "model.dtype": _one_of("float32", "float32", "bfloat16"),
-    "optim.name": _one_of("adam", "adam", "sgd", "momentum", "adagrad"),
+    "optim.name": _one_of("adam", "adam", "sgd", "momentum", "adagrad", "muon"),
     "optim.learning_rate": _positive(1e-3, "at step 0"),
     "optim.momentum": _fraction(0.9, "momentum"),
     "optim.schedule": _one_of(
@@ -93,6 +95,9 @@ FIELDS = {
         1.0, "a factor in [0, 1] each decay_steps", lambda v: 0 <= v <= 1
     ),
     "optim.staircase": _flag(False),
+    "optim.warmup_steps": _at_least(0, 0, "steps"),
+    "optim.weight_decay": _at_least(0.0, 0, "of every kernel, times the rate"),
+    "optim.clip_norm": _at_least(0.0, 0, "norm of the gradient; 0 for any"),
     "optim.ema_decay": _fraction(0.0, "decay (0 keeps no average)"),
     "optim.label_smoothing": _fraction(0.0, "smoothing"),
     "train.steps": _at_least(3000, 1, "steps"),
@@ -131,6 +136,9 @@ MODEL_FIELDS = {
         "model.pool": _at_least(3, 1, "pixels, the side of a window"),
         "model.width": _positive(1.0, "times the chapter's channels"),
         "model.activation": _one_of("relu", "relu", "sigmoid", "tanh"),
+        "model.keep_prob": _keep(1.0),
+        "model.identity": _flag(False),
+        "model.whitening": _at_least(0.0, 0, "deviation of what conv1 gives"),
     },
     "SimpleCNN": {"model.keep_prob": _keep(0.5)},
     "MLP": {"model.keep_prob": _keep(0.75)},

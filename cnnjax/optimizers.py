@@ -6,11 +6,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from cnnjax import losses
 
 SCHEDULES = ("constant", "exponential", "linear", "cosine")
-OPTIMIZERS = ("adam", "sgd", "momentum", "adagrad")
+OPTIMIZERS = ("adam", "sgd", "momentum", "adagrad", "muon")
+
+# Muon's updates are orthogonal matrices; times this and the square root of their longer
+# side their entries are as large as Adam's, so that one learning rate fits both.
+# Liu et al. 2025, "Muon is Scalable for LLM Training", sec. 2.2.
+MUON_RMS = 0.2
 
 
 def make_schedule(
@@ -20,6 +26,7 @@ def make_schedule(
     decay_steps: int,
     decay_rate: float,
     staircase: bool,
+    warmup_steps: int = 0,
 ) -> optax.Schedule:
     """Returns the learning rate as a function of the number of updates done.
 
@@ -28,30 +35,38 @@ def make_schedule(
     `learning_rate` to `learning_rate * decay_rate` over `decay_steps`. cosine: the same
     along half a cosine.
 
+    While step < warmup_steps the rate is (step + 1) / warmup_steps of that.
+
     Args:
         name: one of `SCHEDULES`.
         learning_rate: at step 0, positive.
         decay_steps: in updates, positive.
         decay_rate: the factor reached after `decay_steps`.
         staircase: of the exponential only.
+        warmup_steps: in updates; 0 for none.
 
     Raises:
         ValueError: there is no such schedule.
     """
     match name:
         case "constant":
-            return optax.constant_schedule(learning_rate)
+            decay = optax.constant_schedule(learning_rate)
         case "exponential":
-            return optax.exponential_decay(
+            decay = optax.exponential_decay(
                 learning_rate, decay_steps, decay_rate, staircase=staircase
             )
         case "linear":
-            return optax.linear_schedule(
+            decay = optax.linear_schedule(
                 learning_rate, learning_rate * decay_rate, decay_steps
             )
         case "cosine":
-            return optax.cosine_decay_schedule(learning_rate, decay_steps, decay_rate)
-    raise ValueError(f"got schedule {name!r}, need one of {', '.join(SCHEDULES)}")
+            decay = optax.cosine_decay_schedule(learning_rate, decay_steps, decay_rate)
+        case _:
+            needed = ", ".join(SCHEDULES)
+            raise ValueError(f"got schedule {name!r}, need one of {needed}")
+    if not warmup_steps:
+        return decay
+    return lambda step: decay(step) * jnp.minimum(1.0, (step + 1) / warmup_steps)
 
 
 def make_optimizer(
@@ -61,18 +76,23 @@ def make_optimizer(
     momentum: float = 0.0,
     l2: float = 0.0,
     penalised: Sequence[str] = (),
+    weight_decay: float = 0.0,
+    clip_norm: float = 0.0,
 ) -> optax.GradientTransformation:
-    """Returns the optax chain: L2 on the gradient, the optimiser, the schedule.
+    """Returns the optax chain: clipping, L2, the optimiser, decay, the schedule.
 
     The gradient of the L2 penalty, l2 * w, is added before the optimiser scales it, as
     it is when the penalty stands in the loss; this is not AdamW.
 
     Args:
-        name: one of `OPTIMIZERS`; adagrad's accumulator starts from 0.1, as TF 1's.
+        name: one of `OPTIMIZERS`; adagrad's accumulator starts from 0.1, as TF 1's;
+            muon is for the kernels of convolutions, with Adam for everything else.
         schedule: step -> learning rate.
         momentum: of "momentum" only, which is Nesterov's; in [0, 1).
         l2: weight of the penalty l2 * sum(w**2) / 2.
         penalised: names of the layers whose kernels are penalised.
+        weight_decay: learning rate * this is taken off every kernel, as in AdamW.
+        clip_norm: largest norm of the gradient of all parameters; 0 for any.
 
     Raises:
         ValueError: there is no such optimiser.
@@ -86,16 +106,36 @@ def make_optimizer(
             scale = optax.trace(decay=momentum, nesterov=True)
         case "adagrad":
             scale = optax.scale_by_rss(initial_accumulator_value=0.1)
+        case "muon":
+            # It ends with its own learning rate and sign, which -1 takes back.
+            scale = optax.contrib.muon(
+                -1.0,
+                consistent_rms=MUON_RMS,
+                muon_weight_dimension_numbers=_convolutions,
+            )
         case _:
             needed = ", ".join(OPTIMIZERS)
             raise ValueError(f"got optimizer {name!r}, need one of {needed}")
-    chain = [scale, optax.scale_by_learning_rate(schedule)]
+    chain = [scale]
     if l2:
         decay = optax.add_decayed_weights(
             l2, mask=lambda params: losses.is_penalised(params, penalised)
         )
         chain.insert(0, decay)
-    return optax.chain(*chain)
+    if clip_norm:
+        chain.insert(0, optax.clip_by_global_norm(clip_norm))
+    if weight_decay:
+        chain.append(optax.add_decayed_weights(weight_decay, mask=_kernels))
+    return optax.chain(*chain, optax.scale_by_learning_rate(schedule))
+
+
+def _kernels(params: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def _convolutions(params: Any) -> Any:
+    matrix = optax.contrib.MuonDimensionNumbers((0, 1, 2), 3)
+    return jax.tree.map(lambda leaf: matrix if leaf.ndim == 4 else None, params)
 
 
 def update_ema(ema_params: Any, params: Any, step: jax.Array, decay: float) -> Any:

@@ -51,7 +51,8 @@ def train_and_evaluate(
 
     Args:
         recipe: network, loss and optimiser.
-        dataset: what is trained and tested on.
+        dataset: what is trained and tested on; one without a test split is tested on
+            the validation split, and its figures are called `val/...`.
         make_update: (first step, clocks) -> what does the updates from there on.
         open_board: first step -> TensorBoard's files, which may be none.
         validation: evaluated during training in place of the test set; or None.
@@ -158,10 +159,14 @@ def train_and_evaluate(
                 checkpoints.check()
                 advance(done)
                 signals.raise_if(stopping)
-        tested = evaluate_all(evaluator, state, dataset.test, "test")
+        # A search opens no test set.
+        last_of, prefix = dataset.test, "test"
+        if validation is not None and not len(dataset.test.labels):
+            last_of, prefix = validation, "val"
+        tested = evaluate_all(evaluator, state, last_of, prefix)
         if num_views > 1:
             multiview = evaluator_of(num_views=num_views)
-            tested |= evaluate_all(multiview, state, dataset.test, "test_multiview")
+            tested |= evaluate_all(multiview, state, last_of, f"{prefix}_multiview")
         signals.raise_if(processes.largest(stop.signum or 0))
         best = checkpoints.best.record
     if best is not None:

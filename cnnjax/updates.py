@@ -1,7 +1,7 @@
 """What is trained and how, and the feeding of the compiled step."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import flax.linen as nn
@@ -32,6 +32,7 @@ class Recipe:
         penalised: the layers whose kernels it is of.
         ema_decay: of the moving average of the parameters; 0 keeps none.
         has_dropout: whether accuracy on a batch takes a pass with dropout off.
+        kernels: layer -> what its kernel starts as, where that comes from the data.
     """
 
     model: nn.Module
@@ -42,6 +43,7 @@ class Recipe:
     penalised: Sequence[str]
     ema_decay: float
     has_dropout: bool
+    kernels: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 class Update(Protocol):

@@ -37,7 +37,7 @@ class Dataset:
         name: what results are labelled with.
         version: TFDS's; for a file or folder, the start of the fingerprint.
         train: what a network is trained on.
-        test: what it is tested on.
+        test: what it is tested on; empty where it was not opened.
         class_names: one a class.
         fingerprint: SHA-256 (hex) of the content, see `fingerprint`.
     """
@@ -62,7 +62,11 @@ class Dataset:
 
 
 def make_dataset(
-    name: str, version: str, train: Split, test: Split, class_names: tuple[str, ...]
+    name: str,
+    version: str,
+    train: Split,
+    test: Split | None,
+    class_names: tuple[str, ...],
 ) -> Dataset:
     """Checks the arrays of a source, brings them to one form and fingerprints them.
 
@@ -70,7 +74,7 @@ def make_dataset(
         name: of the set.
         version: of the set; "" stands for the first 12 digits of the fingerprint.
         train: images uint8 [n, height, width, channels], labels of any integer [n].
-        test: the same.
+        test: the same; None where it was not opened, and stands there empty.
         class_names: one a class.
 
     Raises:
@@ -78,7 +82,10 @@ def make_dataset(
             out of range, or the splits differ in image size.
     """
     train = _checked(f"{name}, train", train, len(class_names))
-    test = _checked(f"{name}, test", test, len(class_names))
+    if test is None:
+        test = Split(train.images[:0], train.labels[:0])
+    else:
+        test = _checked(f"{name}, test", test, len(class_names))
     if train.images.shape[1:] != test.images.shape[1:]:
         raise InputError(
             f"{name}: training images are {train.images.shape[1:]}, test images "

@@ -30,6 +30,7 @@ def load(
     on_missing: str,
     default_name: str,
     fallback: str,
+    with_test: bool = True,
 ) -> Dataset:
     """Loads a data set.
 
@@ -49,6 +50,7 @@ def load(
         on_missing: "embedded" allows `fallback`; "error" does not.
         default_name: the TFDS set to look for when none is named.
         fallback: "shapes" or "digits".
+        with_test: whether the test split is opened at all; a search must not.
 
     Returns:
         the data set; its `name` says which it is.
@@ -62,11 +64,13 @@ def load(
         from cnnjax.data import tfds_source
 
         try:
-            return tfds_source.load(name or default_name, directory, download)
+            return tfds_source.load(
+                name or default_name, directory, download, with_test=with_test
+            )
         except MissingDatasetError:
             if name or directory or on_missing == "error":
                 raise
-            return load_embedded(fallback)
+            return load_embedded(fallback, with_test=with_test)
     if source == "npz":
         from cnnjax.data import npz
 
@@ -75,7 +79,7 @@ def load(
                 "data.file is empty; data.source=npz needs a .npz file with x_train, "
                 "y_train, x_test, y_test; set data.file"
             )
-        return npz.load(Path(file).expanduser())
+        return npz.load(Path(file).expanduser(), with_test=with_test)
     if source == "folder":
         from cnnjax.data import folder
 
@@ -84,19 +88,20 @@ def load(
                 "data.dir is empty; data.source=folder needs a folder with "
                 "train/CLASS/PICTURE; set data.dir"
             )
-        return folder.load(Path(directory).expanduser())
+        return folder.load(Path(directory).expanduser(), with_test=with_test)
     if source == "embedded":
-        return load_embedded(name or fallback)
+        return load_embedded(name or fallback, with_test=with_test)
     raise InputError(
         f"data.source is {source!r}; it must be tfds, npz, folder or embedded"
     )
 
 
-def load_embedded(name: str) -> Dataset:
+def load_embedded(name: str, *, with_test: bool = True) -> Dataset:
     """Makes one of the sets that need no download.
 
     Args:
         name: one of `EMBEDDED`.
+        with_test: whether the test split is passed on.
 
     Raises:
         InputError: there is no such set.
@@ -110,7 +115,7 @@ def load_embedded(name: str) -> Dataset:
         )
     data = embedded.shapes() if name == "shapes" else embedded.digits()
     train = Split(data.train_images, data.train_labels)
-    test = Split(data.test_images, data.test_labels)
+    test = Split(data.test_images, data.test_labels) if with_test else None
     return make_dataset(name, "1.0.0", train, test, data.class_names)
 
 

@@ -18,7 +18,7 @@ SIZE = 32
 TEST_SHARE = 6
 
 
-def load(directory: Path) -> Dataset:
+def load(directory: Path, *, with_test: bool = True) -> Dataset:
     """Reads `train/CLASS/PICTURE` and `test/CLASS/PICTURE`.
 
     The classes are the folders of `train/`, sorted by name. Where there is no `test/`
@@ -29,6 +29,8 @@ def load(directory: Path) -> Dataset:
 
     Args:
         directory: the folder.
+        with_test: whether the pictures for testing are opened; without, they have no
+            say in whether the set is grey.
 
     Returns:
         the data set, named after the folder: images uint8 [n, 32, 32, 3], or
@@ -67,16 +69,17 @@ def load(directory: Path) -> Dataset:
             f"{directory} has fewer than 3 pictures in every class and no test/, so "
             "none is left to test on; add pictures or a test/ folder"
         )
-    grey = all(is_grey(path) for path in train_paths + test_paths)
-    mode = "L" if grey else "RGB"
-    splits = [
-        Split(
+    opened = train_paths + (test_paths if with_test else [])
+    mode = "L" if all(is_grey(path) for path in opened) else "RGB"
+
+    def read(paths: list[Path]) -> Split:
+        return Split(
             np.stack([read_picture(path, SIZE, mode) for path in paths]),
             np.array([classes.index(path.parent.name) for path in paths], np.int32),
         )
-        for paths in (train_paths, test_paths)
-    ]
-    return make_dataset(root.name, "", splits[0], splits[1], classes)
+
+    test_split = read(test_paths) if with_test else None
+    return make_dataset(root.name, "", read(train_paths), test_split, classes)
 
 
 def _list_pictures(base: Path) -> dict[str, list[Path]]:

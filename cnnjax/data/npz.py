@@ -15,7 +15,7 @@ KEYS = ("x_train", "y_train", "x_test", "y_test")
 MAX_CLASSES = 65_536
 
 
-def load(file: Path) -> Dataset:
+def load(file: Path, *, with_test: bool = True) -> Dataset:
     """Reads `x_train, y_train, x_test, y_test`; nothing is ever unpickled.
 
     The classes are those of the training labels, 0 to their largest, and are called
@@ -24,6 +24,7 @@ def load(file: Path) -> Dataset:
     Args:
         file: images uint8 [n, height, width] or [n, height, width, channels]; labels
             of any integer type, [n] or [n, 1].
+        with_test: whether the arrays of the test split are read.
 
     Returns:
         the data set, named after the file.
@@ -36,7 +37,8 @@ def load(file: Path) -> Dataset:
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            arrays = {key: _read(archive, key, file) for key in KEYS}
+            keys = KEYS if with_test else KEYS[:2]
+            arrays = {key: _read(archive, key, file) for key in keys}
     except InputError:
         raise
     except FileNotFoundError:
@@ -51,7 +53,7 @@ def load(file: Path) -> Dataset:
             "numpy.savez writes it; copy or make it again"
         ) from error
     train = _split(arrays["x_train"], arrays["y_train"])
-    test = _split(arrays["x_test"], arrays["y_test"])
+    test = _split(arrays["x_test"], arrays["y_test"]) if with_test else None
     classes = 1
     if train.labels.size and train.labels.dtype.kind in "iu":
         classes = int(np.clip(int(train.labels.max()) + 1, 1, MAX_CLASSES))

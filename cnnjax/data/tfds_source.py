@@ -19,7 +19,9 @@ CHUNK = 1000
 _NAME = re.compile(r"(\w+)(?:/(\w[\w.+-]*))?(?::(\d+\.\d+\.\d+))?", re.ASCII)
 
 
-def load(name: str, directory: str, download: bool) -> Dataset:
+def load(
+    name: str, directory: str, download: bool, *, with_test: bool = True
+) -> Dataset:
     """Loads a TFDS set, preparing it first where that is possible.
 
     Prepared data are read as they are, without the code that made them, so a set need
@@ -31,6 +33,7 @@ def load(name: str, directory: str, download: bool) -> Dataset:
         directory: TFDS's data dir; "" is `TFDS_DATA_DIR`, else
             `~/tensorflow_datasets`.
         download: whether the network may be used.
+        with_test: whether the files of the test split are opened.
 
     Returns:
         the data set; its test split is TFDS's "test", or "validation" where there is
@@ -59,10 +62,10 @@ def load(name: str, directory: str, download: bool) -> Dataset:
             f"TFDS prepared {name} in {root}, but not in a form that can be read; "
             "features.json and dataset_info.json are needed; remove it and try again"
         )
-    return _read(prepared)
+    return _read(prepared, with_test)
 
 
-def _read(prepared: Path) -> Dataset:
+def _read(prepared: Path, with_test: bool) -> Dataset:
     tf = import_tensorflow()
     import tensorflow_datasets as tfds
 
@@ -104,15 +107,16 @@ def _read(prepared: Path) -> Dataset:
     if test != "test":
         print(f"{builder.name} has no test split: its {test} split is the test set")
     try:
-        pairs = [
-            _read_split(builder, split, sizes[split], prepared)
-            for split in ("train", test)
-        ]
+        train, tested = (
+            _read_split(builder, split, sizes[split], prepared) if opened else None
+            for split, opened in (("train", True), (test, with_test))
+        )
     except tf.errors.OpError as error:
         raise _unreadable(prepared, error) from error
     names = tuple(label.names or map(str, range(label.num_classes)))
     name = "/".join(filter(None, (builder.name, builder.builder_config_name)))
-    return make_dataset(name, str(builder.version), pairs[0], pairs[1], names)
+    assert train is not None
+    return make_dataset(name, str(builder.version), train, tested, names)
 
 
 def _read_split(builder: Any, split: str, count: int, prepared: Path) -> Split:

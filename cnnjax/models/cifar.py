@@ -6,8 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnnjax.models.layers import Conv, dense, truncated_normal
+from cnnjax.models.layers import Conv, dense, partial_identity, truncated_normal
 from cnnjax.ops import lrn, pool
+from cnnjax.ops.dropout import dropout
 
 # The layers whose kernels the chapter penalises (section 5.3; weight 0.004 each).
 PENALISED = ("local3", "local4")
@@ -35,6 +36,9 @@ class CifarCNN(nn.Module):
         pool: side of the pooling windows, which move by 2; 3 overlap, 2 do not.
         width: factor on the number of channels and units of every hidden layer.
         activation: "relu", "sigmoid" or "tanh", all increasing, as pool1 needs.
+        keep_prob: probability that dropout keeps an input of local3, in (0, 1]; the
+            chapter's network has no dropout, which is 1.
+        identity: whether conv2 starts near passing its input on.
         dtype: of the computation; parameters, norms and logits are float32.
     """
 
@@ -47,6 +51,8 @@ class CifarCNN(nn.Module):
     pool: int = 3
     width: float = 1.0
     activation: str = "relu"
+    keep_prob: float = 1.0
+    identity: bool = False
     dtype: jnp.dtype = jnp.dtype(jnp.float32)
 
     @nn.compact
@@ -57,29 +63,34 @@ class CifarCNN(nn.Module):
 
         Args:
             images: float32 [batch, height, width, channels], standardised per image.
-            dropout_keys: not used; the network has no dropout.
+            dropout_keys: typed PRNG keys [batch]; None turns dropout off.
 
         Returns:
             logits, float32 [batch, num_classes].
         """
-        del dropout_keys
         activation = ACTIVATIONS[self.activation]
         max_pool = partial(pool.max_pool, window=(self.pool, self.pool), strides=(2, 2))
         conv = partial(
             Conv,
             features=self._units(64),
             kernel_size=(5, 5),
-            kernel_init=truncated_normal(0.05),
             dtype=self.dtype,
         )
         zeros, tenth = nn.initializers.zeros, nn.initializers.constant(0.1)
 
-        x = conv(bias_init=zeros, between=max_pool, name="conv1")(images)
+        start = truncated_normal(0.05)
+        x = conv(kernel_init=start, bias_init=zeros, between=max_pool, name="conv1")(
+            images
+        )
         x = self._norm("norm1", activation(x))
-        x = activation(conv(bias_init=tenth, name="conv2")(x))
+        if self.identity:
+            start = partial_identity(start)
+        x = activation(conv(kernel_init=start, bias_init=tenth, name="conv2")(x))
         x = self._norm("norm2", x)
         x = max_pool(x)
         x = x.reshape(x.shape[0], -1)
+        if dropout_keys is not None:
+            x = dropout(x, self.keep_prob, dropout_keys)
         for name, units in (("local3", 384), ("local4", 192)):
             layer = dense(
                 self._units(units),

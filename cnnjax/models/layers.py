@@ -21,6 +21,21 @@ def truncated_normal(stddev: float) -> Initializer:
     return nn.initializers.truncated_normal(stddev)
 
 
+def partial_identity(init: Initializer) -> Initializer:
+    """Returns `init` with one added where a filter's middle takes its own channel.
+
+    Args:
+        init: of a kernel [height, width, in, features].
+    """
+
+    def with_identity(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32):  # type: ignore[no-untyped-def]
+        middle = jnp.zeros(shape, dtype)
+        middle = middle.at[shape[0] // 2, shape[1] // 2].set(jnp.eye(*shape[2:]))
+        return init(key, shape, dtype) + middle
+
+    return with_identity
+
+
 class Conv(nn.Module):
     """Convolution with stride 1 and a bias that is added after `between`.
 

@@ -13,8 +13,14 @@ from cnnjax.data.arrays import Dataset
 from cnnjax.models import summary
 from cnnjax.reporting import writer
 
-# What final_metrics.json holds accuracies of, where they exist, in this order.
-TESTED = ("test", "test_ema", "test_multiview", "test_multiview_ema")
+# What final_metrics.json holds accuracies of, where they exist, in this order. Of the
+# validation split where a search has not opened the test set.
+TESTED = tuple(
+    f"{split}{views}{average}"
+    for split in ("test", "val")
+    for views in ("", "_multiview")
+    for average in ("", "_ema")
+)
 
 
 def print_setup(

@@ -1,0 +1,171 @@
+"""A grid over fields of a configuration, judged on the validation split alone."""
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from cnnjax import config as configs
+from cnnjax import digests, experiment, runs, spread
+from cnnjax.errors import InputError
+
+RESULTS = "search.json"
+# What a run is ranked by: the average's figure where one is kept, else the weights'.
+RANKED_BY = ("val_ema/accuracy", "val/accuracy")
+
+
+def parse_grid(vary: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns the points of a grid: the product of the values of each field.
+
+    Args:
+        vary: each "FIELD=VALUES", the values a JSON list: "optim.name=[\\"adam\\"]".
+
+    Raises:
+        InputError: one is not of that form, or a field is there twice.
+    """
+    fields: dict[str, list[Any]] = {}
+    for text in vary:
+        name, _, values = text.partition("=")
+        try:
+            listed = json.loads(values)
+        except ValueError:
+            listed = None
+        if not isinstance(listed, list) or not listed or name in fields:
+            raise InputError(
+                f"got --vary={text}, need FIELD=[VALUE, ...] with JSON's values, each"
+                " field once, such as --vary='optim.learning_rate=[1e-3, 2e-3]'"
+            )
+        fields[name] = [tuple(v) if isinstance(v, list) else v for v in listed]
+    return [
+        dict(zip(fields, values, strict=True))
+        for values in itertools.product(*fields.values())
+    ]
+
+
+def changed(config: ConfigDict, point: Mapping[str, Any]) -> ConfigDict:
+    """Returns the configuration at a point of the grid, validated.
+
+    Raises:
+        InputError: it has no such field, or not with such a value.
+    """
+    config = config.copy_and_resolve_references()
+    for name, value in point.items():
+        *sections, leaf = name.split(".")
+        section = config
+        for part in sections:
+            section = section.get(part, ConfigDict())
+        if leaf not in section:
+            raise InputError(
+                f"the configuration has no field {name}; cnnjax/fields.py lists them"
+            )
+        whole = isinstance(value, int) and isinstance(section[leaf], float)
+        with section.ignore_type():
+            section[leaf] = float(value) if whole else value
+    configs.validate(config)
+    return config.lock()
+
+
+def run(
+    config: ConfigDict,
+    vary: Sequence[str],
+    folder: Path,
+    *,
+    default_name: str,
+    fallback: str,
+) -> None:
+    """Trains every point of the grid in a folder of its own; prints and writes a table.
+
+    A point that is finished is not trained again, and one that was stopped goes on, so
+    that grids of one configuration add up in a folder. The test set is not opened.
+
+    Args:
+        config: what the grid changes; it holds validation pictures out.
+        vary: see `parse_grid`.
+        folder: of the runs and of `search.json`, which lists all that are finished.
+        default_name: see `experiment.train`.
+        fallback: as there.
+
+    Raises:
+        InputError: the grid or a point of it is bad, or there is no validation split.
+    """
+    if not config.data.val_examples:
+        raise InputError(
+            "got data.val_examples=0, need a validation split to search with, as the"
+            " test set is not for that; set --config.data.val_examples=5000"
+        )
+    points = [(point, changed(config, point)) for point in parse_grid(vary)]
+    for number, (point, at) in enumerate(points, start=1):
+        print(f"run {number} of {len(points)}: {json.dumps(point)}", flush=True)
+        experiment.train(
+            at,
+            folder / _name(at),
+            default_name=default_name,
+            fallback=fallback,
+            with_test=False,
+        )
+        results = collect(folder, config)
+        runs.write_json(folder / RESULTS, results)
+    print(table(results["runs"]))
+    print(f"wrote {folder / RESULTS}")
+
+
+def _name(config: ConfigDict) -> str:
+    fixed = {
+        name: value
+        for name, value in runs.flatten(config.to_dict()).items()
+        if name not in runs.MAY_CHANGE or name == "train.steps"
+    }
+    return digests.seal(fixed)[:12]
+
+
+def collect(folder: Path, config: ConfigDict) -> dict[str, Any]:
+    """Returns what is known of the finished runs in `folder`, the best first.
+
+    Args:
+        folder: of a search.
+        config: what the differing fields of each run are named against.
+    """
+    base = runs.flatten(config.to_dict())
+    found = []
+    for path in sorted(folder.glob(f"*/{runs.FINAL_METRICS}")):
+        final, stored = runs.read_json(path), runs.read_json(path.parent / runs.CONFIG)
+        about = runs.read_json(path.parent / runs.MANIFEST)
+        flat = runs.flatten(stored)
+        fields = {k: v for k, v in sorted(flat.items()) if base.get(k) != v}
+        found.append(
+            {
+                "run": path.parent.name,
+                "changed": fields,
+                **final,
+                "commit": about["commit"],
+                "machine": about["machine"],
+                "versions": about["versions"],
+            }
+        )
+    found.sort(key=_score, reverse=True)
+    return {"config": base, "runs": found}
+
+
+def _score(final: Mapping[str, Any]) -> float:
+    key = next(key for key in RANKED_BY if key in final)
+    return spread.mean(final, key)
+
+
+def table(found: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the runs as lines: accuracy on the validation split, what was changed.
+
+    Args:
+        found: from `collect`.
+    """
+    lines = [f"{'val':>8} {'val_ema':>8}  changed"]
+    for final in found:
+        figures = [
+            f"{spread.mean(final, key):8.2%}" if key in final else f"{'':8}"
+            for key in ("val/accuracy", "val_ema/accuracy")
+        ]
+        fields = ", ".join(f"{k}={v}" for k, v in final["changed"].items())
+        lines.append(f"{' '.join(figures)}  {fields or '(nothing)'}")
+    return "\n".join(lines)

@@ -1,0 +1,32 @@
+"""The most accuracy in 3,000 steps of 128, with the chapter's network.
+
+python experiments/cifar10.py --config=configs/fast.py
+"""
+
+from ml_collections import ConfigDict
+
+from cnnjax.config import default_config
+
+
+def get_config() -> ConfigDict:
+    """Returns the configuration; what is not set here is as in cnnjax/fields.py."""
+    config = default_config("CifarCNN")
+    config.seed = 0
+    config.data.name = ""  # CIFAR-10, or the embedded pictures
+    config.data.pipeline = "device"
+    config.data.crop = 24  # pixels
+    config.data.distortions = ("crop", "flip")
+    config.data.normalise = "per_image"
+
+    config.optim.name = "adam"
+    config.optim.learning_rate = 2e-3
+    config.optim.warmup_steps = 200
+    config.optim.schedule = "linear"
+    config.optim.decay_rate = 0.0
+    config.optim.l2 = 0.0005
+
+    config.train.steps = 3000
+    config.train.batch_size = 128
+    config.train.steps_per_call = 100
+    config.train.log_every = 100  # steps
+    return config
