@@ -54,11 +54,12 @@ def make_recipe(config: ConfigDict, num_classes: int) -> Recipe:
         staircase=optim.staircase,
         warmup_steps=optim.warmup_steps,
     )
-    l2 = optim.get("l2", 0.0)
+    l1, l2 = optim.get("l1", 0.0), optim.get("l2", 0.0)
     tx = optimizers.make_optimizer(
         optim.name,
         schedule,
         momentum=optim.momentum,
+        l1=l1,
         l2=l2,
         penalised=cifar.PENALISED,
         weight_decay=optim.weight_decay,
@@ -69,6 +70,7 @@ def make_recipe(config: ConfigDict, num_classes: int) -> Recipe:
         tx=tx,
         schedule=schedule,
         loss_fn=make_loss(config),
+        l1=l1,
         l2=l2,
         penalised=cifar.PENALISED,
         ema_decay=optim.ema_decay,
@@ -83,8 +85,8 @@ def with_kernels(
     scale = config.model.get("whitening", 0.0)
     if not scale:
         return recipe
-    images = augment.standard_view(split.images[:WHITENED], preprocessing)
-    images = np.asarray(images)
+    some = jnp.asarray(split.images[:WHITENED])
+    images = np.asarray(augment.standard_view(some, preprocessing))
     features = max(1, round(64 * config.model.width))
     kernel = scale * whitening.whitening_kernel(images, 5, features)
     return dataclasses.replace(recipe, kernels={"conv1": kernel})

@@ -95,6 +95,8 @@ def _train(
     validation = None
     if config.data.val_examples:
         dataset, validation = datasets.hold_out(dataset, config.data.val_examples)
+    if config.data.train_examples:
+        dataset = datasets.take_first(dataset, config.data.train_examples)
     if config.train.batch_size > len(dataset.train.labels):
         raise InputError(
             f"got train.batch_size={config.train.batch_size}, need at most"

@@ -76,6 +76,7 @@ FIELDS = {
     "data.pipeline": _one_of("tfdata", "tfdata", "device"),
     "data.workers": Field(16, "1 to 256 threads", lambda v: 1 <= v <= 256),
     "data.val_examples": _at_least(0, 0, "training pictures held out"),
+    "data.train_examples": _at_least(0, 0, "pictures to train on; 0 for all"),
     "data.crop": _at_least(0, 0, "pixels; 0 for the whole picture"),
     "data.distortions": _some_of(
         (),
@@ -84,7 +85,9 @@ FIELDS = {
     ),
     "data.normalise": _one_of("per_image", "per_image", "unit"),
     "model.dtype": _one_of("float32", "float32", "bfloat16"),
-    "optim.name": _one_of("adam", "adam", "sgd", "momentum", "adagrad", "muon"),
+    "optim.name": _one_of(
+        "adam", "adam", "sgd", "momentum", "adagrad", "muon", "muon_all"
+    ),
     "optim.learning_rate": _positive(1e-3, "at step 0"),
     "optim.momentum": _fraction(0.9, "momentum"),
     "optim.schedule": _one_of(
@@ -127,6 +130,7 @@ FIELDS = {
 
 MODEL_FIELDS = {
     "CifarCNN": {
+        "optim.l1": _at_least(0.0, 0, "weight of sum(abs(w))"),
         "optim.l2": _at_least(0.004, 0, "weight of sum(w**2) / 2"),
         "model.lrn": _flag(True),
         "model.lrn_depth_radius": _at_least(4, 0, "channels"),
@@ -140,7 +144,10 @@ MODEL_FIELDS = {
         "model.identity": _flag(False),
         "model.whitening": _at_least(0.0, 0, "deviation of what conv1 gives"),
     },
-    "SimpleCNN": {"model.keep_prob": _keep(0.5)},
+    "SimpleCNN": {
+        "model.keep_prob": _keep(0.5),
+        "model.bias": _at_least(0.1, 0, "where biases start"),
+    },
     "MLP": {"model.keep_prob": _keep(0.75)},
     "LeNet5": {"model.variant": _one_of("1998", "1998", "modern")},
 }

@@ -72,6 +72,12 @@ def l2_penalty(params: Params, layers: Sequence[str], weight: float) -> jax.Arra
     return weight * sum(squares, jnp.zeros(())) / 2
 
 
+def l1_penalty(params: Params, layers: Sequence[str], weight: float) -> jax.Array:
+    """Returns weight * sum(abs(w)) over the kernels of `layers`, float32 []."""
+    sizes = [jnp.sum(jnp.abs(w)) for w in _penalised_kernels(params, layers)]
+    return weight * sum(sizes, jnp.zeros(()))
+
+
 def _penalised_kernels(params: Params, layers: Sequence[str]) -> list[jax.Array]:
     chosen = jax.tree.leaves(is_penalised(params, layers))
     kernels = jax.tree.leaves(params)

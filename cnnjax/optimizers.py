@@ -1,6 +1,7 @@
 """Learning-rate schedules, optax chains and the moving average of the weights."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import optax.contrib
 from cnnjax import losses
 
 SCHEDULES = ("constant", "exponential", "linear", "cosine")
-OPTIMIZERS = ("adam", "sgd", "momentum", "adagrad", "muon")
+OPTIMIZERS = ("adam", "sgd", "momentum", "adagrad", "muon", "muon_all")
 
 # Muon's updates are orthogonal matrices; times this and the square root of their longer
 # side their entries are as large as Adam's, so that one learning rate fits both.
@@ -74,21 +75,24 @@ def make_optimizer(
     schedule: optax.Schedule,
     *,
     momentum: float = 0.0,
+    l1: float = 0.0,
     l2: float = 0.0,
     penalised: Sequence[str] = (),
     weight_decay: float = 0.0,
     clip_norm: float = 0.0,
 ) -> optax.GradientTransformation:
-    """Returns the optax chain: clipping, L2, the optimiser, decay, the schedule.
+    """Returns the optax chain: clipping, L1, L2, the optimiser, decay, the schedule.
 
-    The gradient of the L2 penalty, l2 * w, is added before the optimiser scales it, as
-    it is when the penalty stands in the loss; this is not AdamW.
+    The gradients of the penalties, l2 * w and l1 * sign(w), are added before the
+    optimiser scales them, as they are when the penalties stand in the loss; this is
+    not AdamW.
 
     Args:
         name: one of `OPTIMIZERS`; adagrad's accumulator starts from 0.1, as TF 1's;
             muon is for the kernels of convolutions, with Adam for everything else.
         schedule: step -> learning rate.
         momentum: of "momentum" only, which is Nesterov's; in [0, 1).
+        l1: weight of the penalty l1 * sum(abs(w)).
         l2: weight of the penalty l2 * sum(w**2) / 2.
         penalised: names of the layers whose kernels are penalised.
         weight_decay: learning rate * this is taken off every kernel, as in AdamW.
@@ -113,24 +117,47 @@ def make_optimizer(
                 consistent_rms=MUON_RMS,
                 muon_weight_dimension_numbers=_convolutions,
             )
+        case "muon_all":
+            scale = optax.contrib.muon(
+                -1.0,
+                consistent_rms=MUON_RMS,
+                muon_weight_dimension_numbers=_hidden,
+            )
         case _:
             needed = ", ".join(OPTIMIZERS)
             raise ValueError(f"got optimizer {name!r}, need one of {needed}")
-    chain = [scale]
+    chain = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+    only_penalised = partial(losses.is_penalised, layers=penalised)
     if l2:
-        decay = optax.add_decayed_weights(
-            l2, mask=lambda params: losses.is_penalised(params, penalised)
-        )
-        chain.insert(0, decay)
-    if clip_norm:
-        chain.insert(0, optax.clip_by_global_norm(clip_norm))
+        chain.append(optax.add_decayed_weights(l2, mask=only_penalised))
+    if l1:
+        chain.append(optax.masked(_add_signs(l1), only_penalised))
+    chain.append(scale)
     if weight_decay:
         chain.append(optax.add_decayed_weights(weight_decay, mask=_kernels))
     return optax.chain(*chain, optax.scale_by_learning_rate(schedule))
 
 
+def _add_signs(weight: float) -> optax.GradientTransformation:
+    return optax.stateless(
+        lambda updates, params: jax.tree.map(
+            lambda g, w: g + weight * jnp.sign(w), updates, params
+        )
+    )
+
+
 def _kernels(params: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def _hidden(params: Any) -> Any:
+    def of_leaf(path: Any, leaf: jax.Array) -> Any:
+        if leaf.ndim == 1 or path[0].key == "logits":
+            return None
+        last = leaf.ndim - 1
+        return optax.contrib.MuonDimensionNumbers(tuple(range(last)), last)
+
+    return jax.tree_util.tree_map_with_path(of_leaf, params)
 
 
 def _convolutions(params: Any) -> Any:

@@ -27,6 +27,7 @@ def make_train_step(
     tx: optax.GradientTransformation,
     *,
     loss_fn: LossFn,
+    l1: float = 0.0,
     l2: float = 0.0,
     penalised: Sequence[str] = (),
     ema_decay: float = 0.0,
@@ -35,21 +36,22 @@ def make_train_step(
     """Returns the function (state, batch) -> (state, metrics) of one update.
 
     The batch is this device's part. Gradients are of the mean loss over the examples of
-    all devices along `axis_name`; the gradient of the L2 penalty is added in `tx`.
+    all devices along `axis_name`; the gradients of penalties are added in `tx`.
 
     Args:
         model: a network of `cnnjax.models`.
         tx: from `optimizers.make_optimizer`.
         loss_fn: (logits, labels) -> loss of each example [batch].
-        l2: weight of the penalty, for the reported loss.
-        penalised: the layers it is of.
+        l1: weight of the L1 penalty, for the reported loss.
+        l2: weight of the L2 penalty, likewise.
+        penalised: the layers they are of.
         ema_decay: of the moving average of the parameters; 0 keeps none.
         axis_name: the mapped axis to sum over, or None on a single device.
 
     Returns:
-        A pure function. Its metrics are float32 []: `loss` (cross_entropy + l2),
-        `cross_entropy`, `l2`, `accuracy` (of the logits that the loss was taken of) and
-        `grad_norm`, all of the parameters before the update.
+        A pure function. Its metrics are float32 []: `loss` (cross_entropy and
+        penalties), `cross_entropy`, `l2`, `accuracy` (of the logits that the loss was
+        taken of) and `grad_norm`, all of the parameters before the update.
     """
 
     def train_step(
@@ -77,7 +79,9 @@ def make_train_step(
         cross_entropy = sums.loss / count
         penalty = losses.l2_penalty(state.params, penalised, l2)
         metrics = {
-            "loss": cross_entropy + penalty,
+            "loss": cross_entropy
+            + penalty
+            + losses.l1_penalty(state.params, penalised, l1),
             "cross_entropy": cross_entropy,
             "l2": penalty,
             "accuracy": sums.correct / count,

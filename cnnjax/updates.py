@@ -32,6 +32,7 @@ class Recipe:
         penalised: the layers whose kernels it is of.
         ema_decay: of the moving average of the parameters; 0 keeps none.
         has_dropout: whether accuracy on a batch takes a pass with dropout off.
+        l1: weight of the L1 penalty on the same kernels, for the log.
         kernels: layer -> what its kernel starts as, where that comes from the data.
     """
 
@@ -43,6 +44,7 @@ class Recipe:
     penalised: Sequence[str]
     ema_decay: float
     has_dropout: bool
+    l1: float = 0.0
     kernels: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
@@ -129,6 +131,7 @@ def train_step_of(recipe: Recipe, axis_name: str | None = parallel.AXIS) -> Trai
         recipe.model,
         recipe.tx,
         loss_fn=recipe.loss_fn,
+        l1=recipe.l1,
         l2=recipe.l2,
         penalised=recipe.penalised,
         ema_decay=recipe.ema_decay,

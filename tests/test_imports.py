@@ -35,7 +35,7 @@ ORDER = (
     "config assembly",
     "run_report run_evaluation trained benchmark_groups",
     "cli experiment benchmark",
-    "search",
+    "search claims",
     "experiments",
 )
 LEVEL = {unit: level for level, line in enumerate(ORDER) for unit in line.split()}
@@ -44,7 +44,7 @@ DATA_MAY_IMPORT = {"data", "prng", "errors"}
 WITHOUT_DATA = {unit for unit in LEVEL if LEVEL[unit] < LEVEL["data"]}
 TAKES_CONFIGS = {
     *("config", "cli", "assembly", "experiment", "benchmark", "trained"),
-    "search",
+    *("search", "claims"),
     "benchmark_groups",
     *("run_report", "run_evaluation", "experiments"),
 }

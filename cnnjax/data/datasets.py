@@ -119,6 +119,28 @@ def load_embedded(name: str, *, with_test: bool = True) -> Dataset:
     return make_dataset(name, "1.0.0", train, test, data.class_names)
 
 
+def take_first(dataset: Dataset, train_examples: int) -> Dataset:
+    """Keeps the first `train_examples` training examples, as if there were no others.
+
+    Args:
+        dataset: any.
+        train_examples: in [1, number of training examples].
+
+    Raises:
+        InputError: `train_examples` is out of range.
+    """
+    count = len(dataset.train.labels)
+    if not 0 < train_examples <= count:
+        raise InputError(
+            f"got data.train_examples={train_examples}, need 1 to {count}, as many as"
+            f" {dataset.name} has to train on; or 0 for all"
+        )
+    images, labels = dataset.train.images, dataset.train.labels
+    train = Split(images[:train_examples], labels[:train_examples])
+    digest = fingerprint(train, dataset.test, dataset.class_names)
+    return dataclasses.replace(dataset, train=train, fingerprint=digest)
+
+
 def hold_out(dataset: Dataset, val_examples: int) -> tuple[Dataset, Split]:
     """Takes the last `val_examples` training examples out, for validation.
 

@@ -1,6 +1,7 @@
 """The two layers with weights that the networks share, with TF 1's initialisers."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -28,9 +29,10 @@ def partial_identity(init: Initializer) -> Initializer:
         init: of a kernel [height, width, in, features].
     """
 
-    def with_identity(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32):  # type: ignore[no-untyped-def]
+    def with_identity(key: jax.Array, shape: Any, dtype: Any = jnp.float32) -> Any:
         middle = jnp.zeros(shape, dtype)
-        middle = middle.at[shape[0] // 2, shape[1] // 2].set(jnp.eye(*shape[2:]))
+        own = jnp.eye(shape[2], shape[3], dtype=dtype)
+        middle = middle.at[shape[0] // 2, shape[1] // 2].set(own)
         return init(key, shape, dtype) + middle
 
     return with_identity

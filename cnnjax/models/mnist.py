@@ -40,11 +40,13 @@ class SimpleCNN(nn.Module):
         num_classes: number of logits.
         dtype: of the computation; parameters and logits are float32.
         keep_prob: probability that dropout keeps a hidden unit, in (0, 1].
+        bias: what every bias starts at.
     """
 
     num_classes: int = 10
     dtype: jnp.dtype = jnp.dtype(jnp.float32)
     keep_prob: float = 0.5
+    bias: float = 0.1
 
     @nn.compact
     def __call__(
@@ -65,7 +67,7 @@ class SimpleCNN(nn.Module):
         check_images(images)
         # The chapter's weight_variable and bias_variable (section 5.2).
         kernel_init = layers.truncated_normal(0.1)
-        bias_init = nn.initializers.constant(0.1)
+        bias_init = nn.initializers.constant(self.bias)
         conv = partial(
             layers.Conv,
             kernel_size=(5, 5),

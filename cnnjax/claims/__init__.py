@@ -1,0 +1,1 @@
+"""Each statement of the chapter as a measured row; see `experiments/claims.py`."""

@@ -1,0 +1,19 @@
+"""All rows, in the order of the table."""
+
+from cnnjax.claims import (
+    cifar_rows,
+    counted_rows,
+    data_rows,
+    mnist_rows,
+    timed_rows,
+)
+from cnnjax.claims.row import Row
+
+_FOUND = (
+    *mnist_rows.ROWS,
+    *cifar_rows.ROWS,
+    *data_rows.ROWS,
+    *counted_rows.ROWS,
+    *timed_rows.ROWS,
+)
+ROWS: dict[str, Row] = {row.name: row for row in _FOUND}
