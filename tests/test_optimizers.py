@@ -107,3 +107,73 @@ def test_unknown_names() -> None:
         schedule("cyclic")
     with pytest.raises(ValueError, match="got optimizer 'lion', need one of adam"):
         optimizers.make_optimizer("lion", schedule("constant"))
+
+
+@pytest.mark.parametrize("name", optimizers.SCHEDULES)
+def test_warm_up_is_a_ramp_to_the_schedule(name: str) -> None:
+    whole, warm = schedule(name), schedule(name, warmup_steps=4)
+    for step, share in ((0, 0.25), (1, 0.5), (3, 1.0), (4, 1.0), (9, 1.0)):
+        np.testing.assert_allclose(warm(step), share * whole(step), rtol=1e-6)
+
+
+def test_decay_is_of_every_kernel_and_not_scaled_by_the_optimiser() -> None:
+    """AdamW: with a gradient of zero a weight loses rate * decay of itself."""
+    rate = schedule("constant", learning_rate=0.1)
+    tx = optimizers.make_optimizer("adam", rate, weight_decay=0.5)
+    params = {"local3": {"kernel": jnp.array([[2.0]]), "bias": jnp.array([2.0])}}
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = tx.update(zeros, tx.init(params), params)
+    np.testing.assert_allclose(updates["local3"]["kernel"], [[-0.1]], rtol=1e-6)
+    np.testing.assert_array_equal(updates["local3"]["bias"], [0.0])
+
+
+def test_clipping_is_of_the_norm_of_all_gradients() -> None:
+    rate = schedule("constant", learning_rate=1.0)
+    tx = optimizers.make_optimizer("sgd", rate, clip_norm=1.0)
+    grads = {"a": jnp.array([3.0]), "b": jnp.array([[4.0]])}
+    updates, _ = tx.update(grads, tx.init(grads), grads)
+    np.testing.assert_allclose(updates["a"], [-0.6], rtol=1e-6)
+    np.testing.assert_allclose(updates["b"], [[-0.8]], rtol=1e-6)
+
+
+def test_l1_in_the_chain_is_l1_in_the_loss() -> None:
+    rate = schedule("constant", learning_rate=0.01)
+    tx = optimizers.make_optimizer("sgd", rate, l1=0.2, penalised=("local3",))
+    params = tree()
+    updates, _ = tx.update(jax.grad(fit)(params), tx.init(params), params)
+
+    def total(params: dict) -> jax.Array:
+        return fit(params) + losses.l1_penalty(params, ("local3",), 0.2)
+
+    expected = jax.tree.map(lambda g: -0.01 * g, jax.grad(total)(params))
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), updates, expected
+    )
+
+
+def test_muon_orthogonalises_convolutions_and_leaves_the_rest_to_adam() -> None:
+    """Against NumPy: Newton-Schulz on the momentum, five times, and the scale."""
+    rate = schedule("constant", learning_rate=0.1)
+    random = np.random.default_rng(0)
+    grads = {
+        "conv1": {"kernel": random.normal(size=(3, 3, 2, 4)), "bias": np.ones(4)},
+        "logits": {"kernel": random.normal(size=(5, 3)), "bias": np.ones(3)},
+    }
+    grads = jax.tree.map(lambda g: jnp.asarray(g, jnp.float32), grads)
+    muon = optimizers.make_optimizer("muon", rate)
+    adam = optimizers.make_optimizer("adam", rate)
+    updates, _ = muon.update(grads, muon.init(grads), grads)
+    others, _ = adam.update(grads, adam.init(grads), grads)
+
+    x = np.asarray(grads["conv1"]["kernel"], np.float64).reshape(18, 4).T
+    x /= np.linalg.norm(x)
+    for _ in range(5):  # Jordan 2024, "Muon"
+        a = x @ x.T
+        x = 3.4445 * x + (-4.775 * a + 2.0315 * a @ a) @ x
+    assert np.all(abs(np.linalg.svd(x)[1] - 1) < 0.5)
+    expected = -0.1 * 0.2 * np.sqrt(18) * x.T.reshape(3, 3, 2, 4)
+    np.testing.assert_allclose(updates["conv1"]["kernel"], expected, atol=2e-4)
+    # The rest, but for Nesterov's momentum, is Adam's: in the first step lr * sign.
+    for layer, name in (("conv1", "bias"), ("logits", "kernel"), ("logits", "bias")):
+        ours, its = updates[layer][name], others[layer][name]
+        np.testing.assert_allclose(np.sign(ours), np.sign(its))

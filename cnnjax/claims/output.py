@@ -1,6 +1,5 @@
 """The table of claims: on the console, as Markdown and as a picture."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,14 +26,8 @@ def number(value: float, unit: str, *, signed: bool = False) -> str:
     if unit in ("%", "points"):
         text = f"{100 * value:{sign}.2f}"
         return f"{text}%" if unit == "%" else f"{text} points"
-    if value == round(value) and abs(value) >= 100:
-        return f"{value:{sign},.0f}{_behind(unit)}"
-    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 2
-    return f"{value:{sign},.{min(digits, 6)}f}{_behind(unit)}"
-
-
-def _behind(unit: str) -> str:
-    return f" {unit}" if unit else ""
+    shape = ",.0f" if abs(value) >= 100 else ".3g"
+    return f"{value:{sign}{shape}}" + (f" {unit}" if unit else "")
 
 
 def figure(check: Mapping[str, Any]) -> str:

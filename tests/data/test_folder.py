@@ -39,6 +39,28 @@ def test_reads_train_and_test(tmp_path):
     np.testing.assert_array_equal(dataset.train.labels == 0, reds(dataset.train) >= 200)
 
 
+@pytest.mark.parametrize("place", ["test", "train"])
+def test_pictures_for_testing_are_left_closed_where_they_are_not_wanted(
+    tmp_path, place
+):
+    fill(tmp_path / "train", 6)
+    if place == "test":
+        fill(tmp_path / "test", 1)
+    whole = folder.load(tmp_path)
+    taken = sorted(tmp_path.glob(f"{place}/*/*.png"))
+    if place == "train":  # by digest, one of six: that of each class which is not there
+        trained = {tuple(image[16, 16]) for image in whole.train.images}
+        taken = [
+            p for p in taken if tuple(Image.open(p).getpixel((0, 0))) not in trained
+        ]
+    assert len(taken) == 2
+    for path in taken:
+        path.write_bytes(b"no picture")
+    blind = folder.load(tmp_path, with_test=False)
+    np.testing.assert_array_equal(blind.train.images, whole.train.images)
+    assert not len(blind.test.labels)
+
+
 @pytest.mark.parametrize("base", ["train", ""])
 def test_splits_each_class_five_to_one_by_name_only(tmp_path, base):
     fill(tmp_path / "a" / base, 12)

@@ -22,6 +22,14 @@ def save(path, **changed):
     return path
 
 
+def test_the_test_arrays_are_not_needed_where_they_are_not_wanted(tmp_path):
+    file = tmp_path / "mine.npz"
+    np.savez(file, x_train=GREY["x_train"], y_train=GREY["y_train"])
+    blind = npz.load(file, with_test=False)
+    np.testing.assert_array_equal(blind.train.images[..., 0], GREY["x_train"])
+    assert blind.test.images.shape == (0, 4, 5, 1)
+
+
 def test_reads_keras_mnist_layout(tmp_path):
     file = save(tmp_path / "mine.npz")
     dataset = datasets.load(

@@ -76,6 +76,16 @@ def test_reads_a_set_that_tfds_does_not_know_in_its_order(written):
     np.testing.assert_array_equal(dataset.test.images, pictures(3))
 
 
+def test_the_test_split_is_left_closed_where_it_is_not_wanted(copy):
+    for file in copy.glob("*-test.*"):
+        file.write_bytes(b"none of a search's business")
+    blind = tfds_source.load("mine", str(copy.parents[1]), False, with_test=False)
+    np.testing.assert_array_equal(blind.train.images, pictures(2003))
+    assert blind.test.images.shape == (0, 4, 5, 3) and not len(blind.test.labels)
+    with pytest.raises(InputError, match="cannot be read"):
+        load(copy.parents[1])
+
+
 def test_finds_the_set_through_the_environment(written, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(written.parents[1]))
     assert load("").name == "mine"

@@ -1,0 +1,102 @@
+"""What the rows compute themselves, against hand-made values."""
+
+import numpy as np
+import pytest
+
+from cnnjax.claims.checks import HOLDS
+from cnnjax.claims.cifar_rows import sparsity
+from cnnjax.claims.counted_rows import num_outputs, num_weights
+from cnnjax.claims.mnist_rows import moved
+from cnnjax.claims.row import measured
+from cnnjax.claims.table import ROWS
+
+NAMES = [
+    "mnist",
+    "mlp",
+    "cifar-short",
+    "cifar-long",
+    "sgd-decay",
+    "l2",
+    "lrn",
+    "lrn-sigmoid",
+    "augmentation",
+    "overlap",
+    "data-size",
+    "size",
+    "dropout",
+    "bias",
+    "l1-l2",
+    "invariance",
+    "classical",
+    "conv-share",
+    "threads",
+    "arithmetic",
+    "speed",
+]
+
+
+def test_every_row_is_there() -> None:
+    assert sorted(ROWS) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+def test_a_row_says_before_what_it_takes(row) -> None:
+    assert row.claim and row.what and row.section in ("5.1", "5.2", "5.3")
+    for check in row.checks:
+        assert check.low <= check.high
+    assert len({check.what for check in row.checks}) == len(row.checks) > 0
+
+
+class NoTraining:
+    """A lab for rows that are counted."""
+
+    from cnnjax.claims.budgets import BUDGETS
+
+    budget = BUDGETS["standard"]
+
+    def __init__(self) -> None:
+        self.used: list[str] = []
+
+    def about(self) -> dict:
+        return {}
+
+
+@pytest.mark.parametrize("name", ["arithmetic", "size"])
+def test_what_is_counted_holds(name: str) -> None:
+    row = measured(ROWS[name], NoTraining())
+    assert [check["verdict"] for check in row["checks"]] == [HOLDS] * len(row["checks"])
+    values = [check["values"] for check in row["checks"]]
+    if name == "size":
+        assert values == [[1_068_298], [18_470_784]]
+        assert row["also"][0]["values"] == [36_941_568]
+
+
+def test_counts_are_of_modules() -> None:
+    import flax.linen as nn
+
+    # 3x3 over two channels to four filters and their biases; 8x8 by strides of 2.
+    module = nn.Conv(4, (3, 3), strides=2)
+    assert num_weights(module, (8, 8, 2)) == 3 * 3 * 2 * 4 + 4
+    assert num_outputs(module, (8, 8, 2)) == 4 * 4 * 4
+
+
+def test_sparsity_by_hand() -> None:
+    assert sparsity(np.full((3, 4), -0.2)) == pytest.approx(0, abs=1e-12)
+    assert sparsity(np.array([0, 0, 7.0, 0])) == pytest.approx(1)
+    # n = 4: (2 - 7 / 5) / (2 - 1)
+    assert sparsity(np.array([3.0, 4.0, 0, 0])) == pytest.approx(0.6)
+
+
+def test_pictures_are_moved() -> None:
+    pictures = np.zeros((1, 9, 9, 1), np.uint8)
+    pictures[0, 4, 2] = 200
+    right = moved(pictures, shift=3)
+    assert right[0, 4, 5] == 200 and right.sum() == 200
+    turned = moved(pictures, degrees=90)
+    assert turned.sum() == pytest.approx(200, abs=2)
+    row, column = np.argwhere(turned[0, :, :, 0] > 150)[0]
+    assert (row, column) in ((2, 4), (6, 4))
+    np.testing.assert_array_equal(moved(pictures), pictures)
+    wide = np.zeros((1, 9, 9, 1), np.uint8)
+    wide[0, 3:6, 3:6] = 255
+    assert moved(wide, scale=1.5).sum() > 1.8 * wide.sum()

@@ -1,0 +1,97 @@
+"""The table of claims from the command line: stopped, gone on with, and added to."""
+
+import json
+import signal
+
+import pytest
+from PIL import Image
+
+from cnnjax.claims import checks
+
+ROWS = "mlp,arithmetic"
+
+
+def flags(folder, *more):
+    return (
+        "--budget=quick",
+        f"--only={ROWS}",
+        f"--out={folder / 'results'}",
+        f"--workdir={folder / 'runs'}",
+        *more,
+    )
+
+
+def read(folder):
+    return json.loads((folder / "results" / "claims.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def straight(call, tmp_path_factory):
+    """The folder of two rows that were measured in one go, and what was printed."""
+    folder = tmp_path_factory.mktemp("claims")
+    done = call("claims.py", *flags(folder), cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    return folder, done.stdout
+
+
+def test_a_row_says_what_it_is_of(straight):
+    folder, printed = straight
+    found = read(folder)
+    rows = {row["row"]: row for row in found["rows"].values()}
+    assert list(rows) == ROWS.split(",")
+    mlp = rows["mlp"]
+    assert (mlp["dataset"], mlp["budget"], mlp["n"]) == ("digits", "quick", 2)
+    # 40 steps on other digits: nothing can be said of the chapter's figures.
+    assert mlp["verdict"] == checks.TOO_SHORT
+    assert rows["arithmetic"]["verdict"] == checks.HOLDS
+    # The errors are of the runs: 1 - accuracy, seed by seed.
+    cnn, perceptron = (found["runs"][key] for key in mlp["runs"])
+    errors = [1 - a for a in perceptron["test/accuracy"]]
+    assert mlp["checks"][0]["values"] == pytest.approx(errors)
+    cuts = [1 - (1 - a) / b for a, b in zip(cnn["test/accuracy"], errors, strict=True)]
+    assert mlp["checks"][1]["values"] == pytest.approx(cuts)
+    for run in (cnn, perceptron):
+        assert {"command", "versions", "machine", "commit"} <= run.keys()
+    # Said before anything was run.
+    assert printed.index("stated: error of the MLP") < printed.index("step 0, ")
+    assert "SimpleCNN" not in printed.split("stated:")[0]
+    Image.open(folder / "results" / "claims.png").verify()
+
+
+def test_a_finished_row_is_not_measured_again(call, straight, snapshot):
+    folder, _ = straight
+    before = snapshot(folder)
+    done = call("claims.py", *flags(folder), cwd=folder)
+    assert done.returncode == 0
+    assert "mlp is finished" in done.stdout and "step " not in done.stdout
+    assert snapshot(folder) == before
+
+
+def test_a_table_that_was_stopped_goes_on_to_the_same_figures(start, straight, call):
+    folder, _ = straight
+    other = folder / "stopped"
+    other.mkdir()
+    process = start("claims.py", *flags(other), cwd=other)
+    for line in process.stdout:
+        if line.startswith("step 0, "):  # of the first training
+            process.send_signal(signal.SIGTERM)
+            break
+    process.stdout.read()
+    assert process.wait() == 143
+    done = call("claims.py", *flags(other), cwd=other)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "resuming" in done.stdout or "is finished" in done.stdout
+
+    def values(found):
+        return {k: [c["values"] for c in r["checks"]] for k, r in found["rows"].items()}
+
+    assert values(read(other)) == values(read(folder))
+
+
+@pytest.mark.parametrize(
+    "flag", ["--budget=huge", "--only=mnist,nothing", "--mnist=missing_set"]
+)
+def test_bad_input(call, tmp_path, flag):
+    done = call("claims.py", *flags(tmp_path), flag, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
