@@ -43,3 +43,12 @@ def test_l2_touches_exactly_the_kernels_named() -> None:
 
 def test_no_layers_no_penalty() -> None:
     assert losses.l2_penalty(params(), (), 0.1) == 0.0
+
+
+def test_l1_by_hand() -> None:
+    layers = ("local3", "local4")
+    # 0.1 * (1 + 2 + 3)
+    np.testing.assert_allclose(losses.l1_penalty(params(), layers, 0.1), 0.6, 1e-6)
+    grads = jax.grad(losses.l1_penalty)(params(), layers, 0.1)
+    np.testing.assert_allclose(grads["local3"]["kernel"], [[0.1, -0.1]], 1e-6)
+    np.testing.assert_array_equal(grads["conv1"]["kernel"], 0.0)

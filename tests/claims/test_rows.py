@@ -10,33 +10,16 @@ from cnnjax.claims.mnist_rows import moved
 from cnnjax.claims.row import measured
 from cnnjax.claims.table import ROWS
 
-NAMES = [
-    "mnist",
-    "mlp",
-    "cifar-short",
-    "cifar-long",
-    "sgd-decay",
-    "l2",
-    "lrn",
-    "lrn-sigmoid",
-    "augmentation",
-    "overlap",
-    "data-size",
-    "size",
-    "dropout",
-    "bias",
-    "l1-l2",
-    "invariance",
-    "classical",
-    "conv-share",
-    "threads",
-    "arithmetic",
-    "speed",
-]
+NAMES = {
+    *("mnist", "mlp", "dropout", "bias", "invariance"),
+    *("cifar-short", "cifar-long", "sgd-decay", "l2", "lrn", "lrn-sigmoid"),
+    *("augmentation", "overlap", "l1-l2", "data-size", "classical"),
+    *("size", "arithmetic", "conv-share", "threads", "speed"),
+}
 
 
 def test_every_row_is_there() -> None:
-    assert sorted(ROWS) == sorted(NAMES)
+    assert ROWS.keys() == NAMES
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)

@@ -125,6 +125,16 @@ def test_hold_out_takes_the_last_training_examples():
     assert nothing.images.shape == (0, 4, 5, 3)
 
 
+def test_take_first_is_as_if_there_were_no_others():
+    first = datasets.take_first(make(), 4)
+    np.testing.assert_array_equal(first.train.images, IMAGES[:4])
+    assert first.fingerprint == make(train=first.train).fingerprint
+    assert datasets.take_first(make(), 6).fingerprint == make().fingerprint
+    for count in (0, 7):
+        with pytest.raises(InputError, match=r"need 1 to 6.*; or 0 for all"):
+            datasets.take_first(make(), count)
+
+
 @pytest.mark.parametrize("val_examples", [-1, 6, 7])
 def test_hold_out_leaves_something_to_train_on(val_examples):
     with pytest.raises(InputError, match=r"data\.val_examples.*set it to 0\.\.5"):
