@@ -1,36 +1,30 @@
 """From a configuration to the objects it names, and the checks between them."""
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cnnjax import losses, optimizers, parallel, replicas
 from cnnjax.clocks import Clocks
-from cnnjax.data import augment, datasets
+from cnnjax.data import datasets
 from cnnjax.data.augment import Preprocessing
 from cnnjax.data.datasets import Dataset, Split
 from cnnjax.errors import InputError
-from cnnjax.models import MODELS, cifar, lenet, whitening
+from cnnjax.models import MODELS, cifar, lenet
 from cnnjax.replicas import ReplicasUpdate
 from cnnjax.resident import ResidentUpdate
 from cnnjax.step import LossFn
 from cnnjax.updates import Recipe, StreamedUpdate, Update
 
-# Fields of `model` that are no attributes of the network.
-WHITENED = 2000
-NOT_THE_MODULE_S = ("name", "dtype", "whitening")
-
 
 def make_model(config: ConfigDict, num_classes: int) -> nn.Module:
     """Returns the network that `config.model` describes."""
-    options = {k: v for k, v in config.model.items() if k not in NOT_THE_MODULE_S}
+    options = {k: v for k, v in config.model.items() if k not in ("name", "dtype")}
     dtype = jnp.dtype(config.model.dtype)
     return MODELS[config.model.name](num_classes=num_classes, dtype=dtype, **options)
 
@@ -76,20 +70,6 @@ def make_recipe(config: ConfigDict, num_classes: int) -> Recipe:
         ema_decay=optim.ema_decay,
         has_dropout=config.model.get("keep_prob", 1.0) < 1.0,
     )
-
-
-def with_kernels(
-    recipe: Recipe, config: ConfigDict, split: Split, preprocessing: Preprocessing
-) -> Recipe:
-    """Returns the recipe with the kernels that start from the training pictures."""
-    scale = config.model.get("whitening", 0.0)
-    if not scale:
-        return recipe
-    some = jnp.asarray(split.images[:WHITENED])
-    images = np.asarray(augment.standard_view(some, preprocessing))
-    features = max(1, round(64 * config.model.width))
-    kernel = scale * whitening.whitening_kernel(images, 5, features)
-    return dataclasses.replace(recipe, kernels={"conv1": kernel})
 
 
 def make_preprocessing(config: ConfigDict) -> Preprocessing:

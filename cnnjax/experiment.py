@@ -105,7 +105,6 @@ def _train(
     mesh = assembly.choose_mesh(config)
     recipe = assembly.make_recipe(config, dataset.num_classes)
     preprocessing = assembly.make_preprocessing(config)
-    recipe = assembly.with_kernels(recipe, config, dataset.train, preprocessing)
     shape = preprocessing.output_shape(dataset.image_shape)
     try:
         console.print_setup(

@@ -86,7 +86,7 @@ FIELDS = {
     "data.normalise": _one_of("per_image", "per_image", "unit"),
     "model.dtype": _one_of("float32", "float32", "bfloat16"),
     "optim.name": _one_of(
-        "adam", "adam", "sgd", "momentum", "adagrad", "muon", "muon_all"
+        "adam", "adam", "sgd", "momentum", "adagrad", "muon", "muon_conv"
     ),
     "optim.learning_rate": _positive(1e-3, "at step 0"),
     "optim.momentum": _fraction(0.9, "momentum"),
@@ -141,8 +141,6 @@ MODEL_FIELDS = {
         "model.width": _positive(1.0, "times the chapter's channels"),
         "model.activation": _one_of("relu", "relu", "sigmoid", "tanh"),
         "model.keep_prob": _keep(1.0),
-        "model.identity": _flag(False),
-        "model.whitening": _at_least(0.0, 0, "deviation of what conv1 gives"),
     },
     "SimpleCNN": {
         "model.keep_prob": _keep(0.5),

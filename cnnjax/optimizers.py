@@ -12,7 +12,7 @@ import optax.contrib
 from cnnjax import losses
 
 SCHEDULES = ("constant", "exponential", "linear", "cosine")
-OPTIMIZERS = ("adam", "sgd", "momentum", "adagrad", "muon", "muon_all")
+OPTIMIZERS = ("adam", "sgd", "momentum", "adagrad", "muon", "muon_conv")
 
 # Muon's updates are orthogonal matrices; times this and the square root of their longer
 # side their entries are as large as Adam's, so that one learning rate fits both.
@@ -89,7 +89,8 @@ def make_optimizer(
 
     Args:
         name: one of `OPTIMIZERS`; adagrad's accumulator starts from 0.1, as TF 1's;
-            muon is for the kernels of convolutions, with Adam for everything else.
+            muon is for the kernels of all layers but the last, muon_conv for those of
+            convolutions, with Adam for everything else.
         schedule: step -> learning rate.
         momentum: of "momentum" only, which is Nesterov's; in [0, 1).
         l1: weight of the penalty l1 * sum(abs(w)).
@@ -110,18 +111,14 @@ def make_optimizer(
             scale = optax.trace(decay=momentum, nesterov=True)
         case "adagrad":
             scale = optax.scale_by_rss(initial_accumulator_value=0.1)
-        case "muon":
+        case "muon" | "muon_conv":
             # It ends with its own learning rate and sign, which -1 takes back.
             scale = optax.contrib.muon(
                 -1.0,
                 consistent_rms=MUON_RMS,
-                muon_weight_dimension_numbers=_convolutions,
-            )
-        case "muon_all":
-            scale = optax.contrib.muon(
-                -1.0,
-                consistent_rms=MUON_RMS,
-                muon_weight_dimension_numbers=_hidden,
+                muon_weight_dimension_numbers=partial(
+                    _as_matrices, ndim=2 if name == "muon" else 4
+                ),
             )
         case _:
             needed = ", ".join(OPTIMIZERS)
@@ -150,19 +147,16 @@ def _kernels(params: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
-def _hidden(params: Any) -> Any:
+def _as_matrices(params: Any, ndim: int) -> Any:
+    """Returns how the hidden kernels of `ndim` axes or more are matrices for Muon."""
+
     def of_leaf(path: Any, leaf: jax.Array) -> Any:
-        if leaf.ndim == 1 or path[0].key == "logits":
+        if leaf.ndim < ndim or path[-2].key == "logits":
             return None
         last = leaf.ndim - 1
         return optax.contrib.MuonDimensionNumbers(tuple(range(last)), last)
 
     return jax.tree_util.tree_map_with_path(of_leaf, params)
-
-
-def _convolutions(params: Any) -> Any:
-    matrix = optax.contrib.MuonDimensionNumbers((0, 1, 2), 3)
-    return jax.tree.map(lambda leaf: matrix if leaf.ndim == 4 else None, params)
 
 
 def update_ema(ema_params: Any, params: Any, step: jax.Array, decay: float) -> Any:

@@ -73,7 +73,6 @@ def start_state(
             seed=one,
             image_shape=image_shape,
             ema=recipe.ema_decay > 0,
-            kernels=recipe.kernels,
         )
         for one in range(seed, seed + num_seeds)
     ]

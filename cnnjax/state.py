@@ -1,6 +1,5 @@
 """All that a run changes as it trains, in one tree of arrays."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -39,7 +38,6 @@ def init_state(
     seed: int | jax.Array,
     image_shape: tuple[int, int, int],
     ema: bool = False,
-    kernels: Mapping[str, np.ndarray] | None = None,
 ) -> TrainState:
     """Returns the state before the first update; a pure function of its arguments.
 
@@ -49,13 +47,10 @@ def init_state(
         seed: in [0, 2**32).
         image_shape: (height, width, channels) of what the network is fed.
         ema: whether a moving average of the parameters is kept; it starts at them.
-        kernels: layer -> what its kernel starts as, in place of random numbers.
     """
     seed = jnp.asarray(seed, jnp.uint32)
     images = jnp.zeros((1, *image_shape), jnp.float32)
     params = model.init(prng.from_seed(seed, prng.PARAMS), images)["params"]
-    for layer, kernel in (kernels or {}).items():
-        params[layer]["kernel"] = jnp.asarray(kernel)
     return TrainState(
         # An array and not a Python integer, which is weakly typed and compiles twice.
         step=jnp.zeros((), jnp.int32),

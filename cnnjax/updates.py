@@ -1,7 +1,7 @@
 """What is trained and how, and the feeding of the compiled step."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import flax.linen as nn
@@ -33,7 +33,6 @@ class Recipe:
         ema_decay: of the moving average of the parameters; 0 keeps none.
         has_dropout: whether accuracy on a batch takes a pass with dropout off.
         l1: weight of the L1 penalty on the same kernels, for the log.
-        kernels: layer -> what its kernel starts as, where that comes from the data.
     """
 
     model: nn.Module
@@ -45,7 +44,6 @@ class Recipe:
     ema_decay: float
     has_dropout: bool
     l1: float = 0.0
-    kernels: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 class Update(Protocol):

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnnjax.models.layers import Conv, dense, partial_identity, truncated_normal
+from cnnjax.models.layers import Conv, dense, truncated_normal
 from cnnjax.ops import lrn, pool
 from cnnjax.ops.dropout import dropout
 
@@ -38,7 +38,6 @@ class CifarCNN(nn.Module):
         activation: "relu", "sigmoid" or "tanh", all increasing, as pool1 needs.
         keep_prob: probability that dropout keeps an input of local3, in (0, 1]; the
             chapter's network has no dropout, which is 1.
-        identity: whether conv2 starts near passing its input on.
         dtype: of the computation; parameters, norms and logits are float32.
     """
 
@@ -52,7 +51,6 @@ class CifarCNN(nn.Module):
     width: float = 1.0
     activation: str = "relu"
     keep_prob: float = 1.0
-    identity: bool = False
     dtype: jnp.dtype = jnp.dtype(jnp.float32)
 
     @nn.compact
@@ -74,18 +72,14 @@ class CifarCNN(nn.Module):
             Conv,
             features=self._units(64),
             kernel_size=(5, 5),
+            kernel_init=truncated_normal(0.05),
             dtype=self.dtype,
         )
         zeros, tenth = nn.initializers.zeros, nn.initializers.constant(0.1)
 
-        start = truncated_normal(0.05)
-        x = conv(kernel_init=start, bias_init=zeros, between=max_pool, name="conv1")(
-            images
-        )
+        x = conv(bias_init=zeros, between=max_pool, name="conv1")(images)
         x = self._norm("norm1", activation(x))
-        if self.identity:
-            start = partial_identity(start)
-        x = activation(conv(kernel_init=start, bias_init=tenth, name="conv2")(x))
+        x = activation(conv(bias_init=tenth, name="conv2")(x))
         x = self._norm("norm2", x)
         x = max_pool(x)
         x = x.reshape(x.shape[0], -1)

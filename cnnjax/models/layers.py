@@ -1,7 +1,6 @@
 """The two layers with weights that the networks share, with TF 1's initialisers."""
 
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -20,22 +19,6 @@ def truncated_normal(stddev: float) -> Initializer:
     initialiser of this name is the same one.
     """
     return nn.initializers.truncated_normal(stddev)
-
-
-def partial_identity(init: Initializer) -> Initializer:
-    """Returns `init` with one added where a filter's middle takes its own channel.
-
-    Args:
-        init: of a kernel [height, width, in, features].
-    """
-
-    def with_identity(key: jax.Array, shape: Any, dtype: Any = jnp.float32) -> Any:
-        middle = jnp.zeros(shape, dtype)
-        own = jnp.eye(shape[2], shape[3], dtype=dtype)
-        middle = middle.at[shape[0] // 2, shape[1] // 2].set(own)
-        return init(key, shape, dtype) + middle
-
-    return with_identity
 
 
 class Conv(nn.Module):

@@ -1,6 +1,10 @@
 """The most accuracy in 3,000 steps of 128, with the chapter's network.
 
 python experiments/cifar10.py --config=configs/fast.py
+
+Muon for all hidden layers, a rate that rises for 200 steps and then falls to zero,
+crop and flip only, a weak L2. Chosen on 5,000 held-out training pictures: the README's
+table says what each part brought.
 """
 
 from ml_collections import ConfigDict
@@ -12,21 +16,25 @@ def get_config() -> ConfigDict:
     """Returns the configuration; what is not set here is as in cnnjax/fields.py."""
     config = default_config("CifarCNN")
     config.seed = 0
+
     config.data.name = ""  # CIFAR-10, or the embedded pictures
     config.data.pipeline = "device"
     config.data.crop = 24  # pixels
+    # Brightness and contrast help only longer runs.
     config.data.distortions = ("crop", "flip")
     config.data.normalise = "per_image"
 
-    config.optim.name = "adam"
+    config.optim.name = "muon"
     config.optim.learning_rate = 2e-3
     config.optim.warmup_steps = 200
     config.optim.schedule = "linear"
     config.optim.decay_rate = 0.0
+    # The chapter's 0.004 holds a short run back.
     config.optim.l2 = 0.0005
 
     config.train.steps = 3000
     config.train.batch_size = 128
     config.train.steps_per_call = 100
     config.train.log_every = 100  # steps
+    config.eval.views = 10
     return config
