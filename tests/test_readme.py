@@ -23,6 +23,7 @@ COMMANDS = [
 DEFAULTS = {
     "cifar10.py": "configs/base.py",
     "mnist.py": "configs/mnist.py",
+    "search.py": "configs/base.py",
     "evaluate.py": "configs/base.py",
 }
 
@@ -49,6 +50,7 @@ def test_a_command_can_be_run(command: str) -> None:
     argv += [a for a in arguments if not a.startswith("--config=")]
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", "", "", flag_values=values)
+    flags.DEFINE_multi_string("vary", [], "", flag_values=values)  # search.py's
     made = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     assert values(argv) == [""]
     config.validate(made.value)

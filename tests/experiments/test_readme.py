@@ -32,7 +32,8 @@ CASES = [
     for block in BLOCKS
 ]
 SHORT = ["--config.train.steps=2", "--config.train.batch_size=10"]
-FLAGS = {"cifar10.py": [*SHORT, "--config.model.width=0.1"], "mnist.py": SHORT}
+NARROW = [*SHORT, "--config.model.width=0.1"]
+FLAGS = {"cifar10.py": NARROW, "mnist.py": SHORT, "search.py": NARROW}
 PLACE = Path("PATH") / "TO"
 
 
