@@ -158,7 +158,7 @@ class Lab:
             self.used.append(key)
         saved = (folder / runs.CHECKPOINTS / str(steps)).is_dir()
         if key not in self._ledger.runs or (weights and not saved):
-            if not (_finished(folder, config) and (saved or not weights)):
+            if not (is_done(folder, config) and (saved or not weights)):
                 print(f"\n== {key}", flush=True)
                 experiment.train(
                     config,
@@ -181,7 +181,7 @@ def _kind(config: ConfigDict) -> str:
     return "cifar" if config.model.name == "CifarCNN" else "mnist"
 
 
-def _finished(folder: Path, config: ConfigDict) -> bool:
+def is_done(folder: Path, config: ConfigDict) -> bool:
     """Returns whether a run of `config` has ended there, perhaps of an older version.
 
     What a newer version adds to the fields, and leaves at its default, changes nothing.

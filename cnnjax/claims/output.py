@@ -37,13 +37,12 @@ def figure(check: Mapping[str, Any]) -> str:
     text = number(mean, unit, signed=signed)
     if check.get("std") is None or len(check["values"]) < 2:
         return text
-    low, high = (number(end, unit, signed=signed) for end in check["interval"])
-    std = number(check["std"], unit)
-    return f"{text} ± {std} [{_bare(low)}, {_bare(high)}]"
+    low, high = (_bare(end, unit, signed=signed) for end in check["interval"])
+    return f"{text} ± {_bare(check['std'], unit)} [{low}, {high}]"
 
 
-def _bare(text: str) -> str:
-    return text.removesuffix("%").removesuffix(" points")
+def _bare(value: float, unit: str, *, signed: bool = False) -> str:
+    return number(value, unit, signed=signed).removesuffix(unit).rstrip()
 
 
 def band(check: Mapping[str, Any]) -> str:
@@ -51,10 +50,10 @@ def band(check: Mapping[str, Any]) -> str:
     low, high = check["band"]
     unit = check["unit"]
     if high is None:
-        return f"> {_bare(number(low, unit)) if low else 0}"
+        return f"> {_bare(low, unit) if low else 0}"
     if low == high:
         return number(low, unit)
-    return f"{_bare(number(low, unit))} to {number(high, unit)}"
+    return f"{_bare(low, unit)} to {number(high, unit)}"
 
 
 def _rows(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
@@ -165,6 +164,7 @@ def chart(rows: Sequence[Mapping[str, Any]]) -> bytes:
         axes.tick_params(labelsize=7)
         axes.set_xticks([0, 1], ["band begins", "ends"])
         axes.set_xlim(-2.05, 3.05)
+        axes.set_ylim(-0.6, len(shown) - 0.4)
         axes.invert_yaxis()
         axes.axvline(0, color="black", lw=0.6)
         axes.set_title(

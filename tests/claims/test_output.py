@@ -40,9 +40,9 @@ def row() -> dict:
 
 def test_figures_as_a_reader_sees_them(row: dict) -> None:
     assert [output.figure(check) for check in row["checks"]] == [
-        "70.00% ± 1.00% [67.52, 72.48]",
+        "70.00% ± 1.00 [67.52, 72.48]",
         "4.67 ± 0.01 [4.65, 4.69]",
-        "+1.20 points ± 0.20 points [+0.70, +1.70]",
+        "+1.20 points ± 0.20 [+0.70, +1.70]",
         "1,068,298",
     ]
     assert [output.band(check) for check in row["checks"]] == [
