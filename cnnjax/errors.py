@@ -9,6 +9,10 @@ class InputError(ValueError):
     """
 
 
+class MissingPackageError(InputError):
+    """A package that only some things need is not installed."""
+
+
 class RunError(RuntimeError):
     """A run that failed while running: a non-finite loss, a full disk.
 

@@ -37,7 +37,7 @@ class Budget:
 BUDGETS = {
     budget.name: budget
     for budget in (
-        Budget("quick", 2, 20, 40, 20, 40, 20, 100, 2000, 3),
+        Budget("quick", 2, 20, 40, 20, 40, 20, 100, 5000, 3),
         Budget("standard", 4, 3000, 9000, 1000, 20_000, 4000, 3000, 0, 10),
         Budget("full", 10, 3000, 100_000, 3000, 20_000, 20_000, 3000, 0, 20),
     )

@@ -1,6 +1,7 @@
 """The claims of section 5.3: the modified cuda-convnet on CIFAR-10."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -176,8 +177,9 @@ def _l1_l2(lab: Lab) -> Outcome:
     )
 
 
+_row = partial(Row, data="cifar")
 ROWS = (
-    Row(
+    _row(
         "cifar-short",
         "5.3",
         "about 73% after 3,000 steps of 128; loss from about 4.6 to about 1.0",
@@ -189,7 +191,7 @@ ROWS = (
         ),
         _short,
     ),
-    Row(
+    _row(
         "cifar-long",
         "5.3",
         "about 86% in 100,000 steps with decay",
@@ -197,7 +199,7 @@ ROWS = (
         (Check("test accuracy, average", 0.85, 0.87, "%", LONG, "cifar10"),),
         _long,
     ),
-    Row(
+    _row(
         "sgd-decay",
         "5.3",
         "in long runs SGD with decay peaks higher than constant Adam",
@@ -205,7 +207,7 @@ ROWS = (
         (contrast("SGD with decay - constant Adam", steps=LONG),),
         _sgd_decay,
     ),
-    Row(
+    _row(
         "l2",
         "5.3",
         "L2 on local3 and local4 raises test accuracy",
@@ -213,7 +215,7 @@ ROWS = (
         (contrast("with - without"),),
         _differs({"optim.l2": 0.0}, "with L2", "without"),
     ),
-    Row(
+    _row(
         "lrn",
         "5.3",
         "LRN raises test accuracy (1.4 points of top-1 on ImageNet)",
@@ -221,7 +223,7 @@ ROWS = (
         (contrast("with - without"),),
         _differs({"model.lrn": False}, "with LRN", "without"),
     ),
-    Row(
+    _row(
         "lrn-sigmoid",
         "5.3",
         "LRN suits ReLU, not a saturating activation",
@@ -229,7 +231,7 @@ ROWS = (
         (contrast("LRN's gain with ReLU - with the sigmoid"),),
         _lrn_sigmoid,
     ),
-    Row(
+    _row(
         "augmentation",
         "5.3",
         "distortions raise test accuracy a lot",
@@ -237,7 +239,7 @@ ROWS = (
         (contrast("all four - none"),),
         _augmentation,
     ),
-    Row(
+    _row(
         "overlap",
         "5.3",
         "3x3 pooling with stride 2 is better than 2x2",
@@ -245,7 +247,7 @@ ROWS = (
         (contrast("3x3 - 2x2"),),
         _differs({"model.pool": 2}, "3x3", "2x2"),
     ),
-    Row(
+    _row(
         "l1-l2",
         "5.3",
         "L1 makes weights sparse, L2 keeps them small and even",

@@ -1,5 +1,6 @@
 """Claims of what more data bring."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from cnnjax.claims.checks import contrast
 from cnnjax.claims.lab import Lab
 from cnnjax.claims.row import Also, Outcome, Row
 from cnnjax.data.datasets import Dataset
-from cnnjax.errors import InputError
+from cnnjax.errors import MissingPackageError
 
 WIDTHS = (0.25, 0.5, 1.0, 2.0)
 SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)
@@ -57,12 +58,12 @@ def _hog_accuracies(data: Dataset, counts: list[int], seed: int) -> list[float]:
     """Returns the test accuracy of a linear SVM on HoG, trained on the first pictures.
 
     Raises:
-        InputError: scikit-image is not installed.
+        MissingPackageError: scikit-image is not installed.
     """
     try:
         from skimage.feature import hog
     except ImportError as error:
-        raise InputError(
+        raise MissingPackageError(
             "got no scikit-image, which the row 'classical' needs;"
             " pip install -e '.[claims]'"
         ) from error
@@ -120,8 +121,9 @@ def _classical(lab: Lab) -> Outcome:
     return Outcome([gains], data.name, lab.budget.cifar, also)
 
 
+_row = partial(Row, data="cifar")
 ROWS = (
-    Row(
+    _row(
         "data-size",
         "5.3",
         "larger networks gain more from more data, and overfit on little",
@@ -132,7 +134,7 @@ ROWS = (
         ),
         _data_size,
     ),
-    Row(
+    _row(
         "classical",
         "5.1",
         "hand-made features saturate with more data, the network does not",

@@ -104,6 +104,10 @@ class Lab:
             )
         return self._loaded[kind]
 
+    def name_of(self, kind: str) -> str:
+        """Returns the name of the pictures of "cifar" or "mnist" at hand."""
+        return self._data[kind].name or self.data_of(kind).name
+
     def config(
         self, recipe: str, *, steps: int, changes: Mapping[str, Any] | None = None
     ) -> ConfigDict:
@@ -151,7 +155,7 @@ class Lab:
         data = self._data[_kind(config)]
         parts = [f"{name}={value}" for name, value in (changes or {}).items()]
         seeds = f"seeds 0 to {self.budget.seeds - 1}"
-        where = data.name or data.default_name
+        where = self.name_of(_kind(config))
         key = ", ".join([where, recipe, *parts, f"{steps} steps", seeds])
         folder = self._workdir / re.sub(r"[^\w.=]+", "-", key)
         if key not in self.used:

@@ -12,7 +12,7 @@ from cnnjax.claims.lab import Data, Lab
 from cnnjax.claims.ledger import Ledger
 from cnnjax.claims.row import measured
 from cnnjax.claims.table import ROWS
-from cnnjax.errors import InputError
+from cnnjax.errors import InputError, MissingPackageError
 
 CHART = "claims.png"
 
@@ -52,21 +52,19 @@ def measure(
     ledger = Ledger(out)
     lab = Lab(recipes, data, BUDGETS[budget], ledger, workdir)
     names = list(only or ROWS)
-    keys = {name: f"{name}, {budget}, {_data(data)}" for name in names}
-    left_out = []
-    for name, key in keys.items():
+    keys, left_out = {}, []
+    for name in names:
+        row = ROWS[name]
+        on = [lab.name_of(row.data)] if row.data else []
+        key = keys[name] = ", ".join([name, budget, *on])
         if key in ledger.rows:
             print(f"{name} is finished")
             continue
-        row = ROWS[name]
         stated = "; ".join(f"{check.what} {_stated(check)}" for check in row.checks)
         print(f"\n==== {name}: {row.claim}\nstated: {stated}", flush=True)
         try:
             ledger.put_row(key, measured(row, lab))
-        except InputError as error:
-            # One package less must not take the other rows along.
-            if "pip install" not in str(error):
-                raise
+        except MissingPackageError as error:  # the other rows do without
             left_out.append(f"{name} is left out: {error}")
         else:
             print(f"{name}: {ledger.rows[key]['verdict']}", flush=True)
@@ -79,10 +77,6 @@ def measure(
     if output.write_readme(best, readme):
         written.append(str(readme))
     print("\n".join([*left_out, f"wrote {', '.join(written)}"]))
-
-
-def _data(data: Mapping[str, Data]) -> str:
-    return " and ".join(one.name or one.default_name for one in data.values())
 
 
 def _stated(check: Any) -> str:

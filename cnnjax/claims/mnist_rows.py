@@ -1,6 +1,7 @@
 """The claims of section 5.2: the two-convolution network on MNIST."""
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -163,8 +164,9 @@ def _invariance(lab: Lab) -> Outcome:
     return Outcome(lost, cnn.dataset, lab.budget.mnist, also)
 
 
+_row = partial(Row, data="mnist")
 ROWS = (
-    Row(
+    _row(
         "mnist",
         "5.2",
         "about 99.2% after 20,000 steps of 50",
@@ -172,7 +174,7 @@ ROWS = (
         (Check("test accuracy", 0.991, 0.993, "%", STEPS, "mnist"),),
         _mnist,
     ),
-    Row(
+    _row(
         "mlp",
         "5.2",
         "the network cuts the perceptron's error of about 2% by about 60%",
@@ -183,7 +185,7 @@ ROWS = (
         ),
         _against_mlp,
     ),
-    Row(
+    _row(
         "dropout",
         "5.2",
         "dropout reduces overfitting",
@@ -192,7 +194,7 @@ ROWS = (
         (contrast("gap without - with"),),
         _dropout,
     ),
-    Row(
+    _row(
         "bias",
         "5.2",
         "biases that start at 0.1 avoid dead ReLU units",
@@ -200,7 +202,7 @@ ROWS = (
         (contrast("dead units, from 0 - from 0.1"),),
         _bias,
     ),
-    Row(
+    _row(
         "invariance",
         "5.1",
         "the convolutional network tolerates shift, scale and rotation better",

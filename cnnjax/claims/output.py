@@ -62,7 +62,8 @@ def _rows(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     for row in rows:
         for i, check in enumerate(row["checks"]):
             first = i == 0
-            runs = f"{row['budget']}, n = {row['n']}" if row["n"] > 1 else "counted"
+            counted = row["n"] == 1 and not row["steps"]
+            runs = "counted" if counted else f"{row['budget']}, n = {row['n']}"
             if row["steps"]:
                 runs += f", {row['steps']:,} steps"
             lines.append(

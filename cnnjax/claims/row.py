@@ -54,6 +54,7 @@ class Row:
         what: what is run.
         checks: what the claim comes to; said before anything is run.
         measure: runs it.
+        data: the pictures that it takes, "cifar" or "mnist"; "" for none.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Row:
     what: str
     checks: Sequence[Check]
     measure: Callable[[Lab], Outcome]
+    data: str = ""
 
 
 def measured(row: Row, lab: Lab) -> dict[str, Any]:

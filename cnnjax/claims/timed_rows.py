@@ -123,6 +123,7 @@ ROWS = (
         "tf.data's batches of base.py with 1, 2, 4 and 16 workers",
         (contrast("16 workers / 1 worker - 1", "%"),),
         _threads,
+        data="cifar",
     ),
     Row(
         "speed",
@@ -131,5 +132,6 @@ ROWS = (
         "base.py, all seeds in one program, on this machine",
         (Check("images a second", GTX_1080, unit="images/s", exact=True),),
         _speed,
+        data="cifar",
     ),
 )
