@@ -77,10 +77,10 @@ def drawn_once():
     made = {}
     load = datasets.load_embedded
 
-    def load_once(name):
-        if name not in made:
-            made[name] = load(name)
-        return made[name]
+    def load_once(name, *, with_test=True):
+        if (name, with_test) not in made:
+            made[name, with_test] = load(name, with_test=with_test)
+        return made[name, with_test]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets, "load_embedded", load_once)
