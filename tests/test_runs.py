@@ -137,7 +137,7 @@ def test_all_differences_are_shown(tmp_path: Path) -> None:
     assert "\n" not in message
     for difference in (
         "seed 0 -> 5",
-        "model.keep_prob None -> 0.5",
+        "model.bias None -> 0.1",
         "model.lrn True -> None",
         "model.name 'CifarCNN' -> 'SimpleCNN'",
     ):

@@ -83,7 +83,7 @@ CASES = {
     "positional": (f"{BASE} nonsense", "got 'nonsense', need flags only"),
     "unknown-field": (f"{BASE} --config.train.stepz=1", "no field.*stepz"),
     "unknown-section": (f"{BASE} --config.trian.steps=1", "no field.*trian"),
-    "field-of-another-network": (f"{BASE} --config.model.keep_prob=1.0", "keep_prob"),
+    "field-of-another-network": (f"{BASE} --config.model.variant=1998", "variant"),
     "word-for-number": (f"{BASE} --config.train.steps=ten", "train.steps.*ten"),
     "fraction-for-integer": (f"{BASE} --config.train.steps=1.5", "train.steps.*1.5"),
     "word-for-flag": (f"{BASE} --config.model.lrn=maybe", "lrn.*maybe"),
