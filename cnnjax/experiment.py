@@ -34,6 +34,7 @@ def train(
     default_name: str,
     fallback: str,
     with_test: bool = True,
+    dataset: Dataset | None = None,
 ) -> None:
     """Trains and evaluates what `config` describes, in `workdir`; prints as it goes.
 
@@ -47,6 +48,7 @@ def train(
         fallback: the embedded data set for where that one is not to be had.
         with_test: whether the test set is opened; without, the run ends with its
             figures on the validation split, of which there must be one.
+        dataset: what `config` names, where it has been loaded already.
 
     Raises:
         InputError: the data, the devices or `workdir` do not fit `config`, or other
@@ -63,7 +65,7 @@ def train(
         config.lock()
         workdir = Path(processes.gather(str(workdir))[0])
     with processes.only_first_prints(), processes.together() as meet:
-        _train(config, workdir, default_name, fallback, with_test, meet)
+        _train(config, workdir, default_name, fallback, with_test, dataset, meet)
 
 
 def _train(
@@ -72,6 +74,7 @@ def _train(
     default_name: str,
     fallback: str,
     with_test: bool,
+    dataset: Dataset | None,
     meet: Callable[..., None],
 ) -> None:
     stored = runs.flatten(config.to_dict())
@@ -86,9 +89,10 @@ def _train(
         print(f"{workdir} is finished")
         console.print_summary(finished, config.eval.top_k)
         return
-    dataset = assembly.load_data(
-        config, default_name=default_name, fallback=fallback, with_test=with_test
-    )
+    if dataset is None:
+        dataset = assembly.load_data(
+            config, default_name=default_name, fallback=fallback, with_test=with_test
+        )
     note = _embedded_note(config, dataset, default_name)
     if note:
         print(note, flush=True)

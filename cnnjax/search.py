@@ -132,6 +132,8 @@ def collect(folder: Path, config: ConfigDict) -> dict[str, Any]:
     found = []
     for path in sorted(folder.glob(f"*/{runs.FINAL_METRICS}")):
         final, stored = runs.read_json(path), runs.read_json(path.parent / runs.CONFIG)
+        if "val/accuracy" not in final:
+            continue  # a run proper, which is not compared by its test set
         about = runs.read_json(path.parent / runs.MANIFEST)
         flat = runs.flatten(stored)
         fields = {k: v for k, v in sorted(flat.items()) if base.get(k) != v}

@@ -169,6 +169,7 @@ class Lab:
                     folder,
                     default_name=data.default_name,
                     fallback=data.fallback,
+                    dataset=self.data_of(_kind(config)),
                 )
             self._ledger.put_run(key, _figures(folder))
         return Run(key, folder, config, self._ledger.runs[key])
