@@ -54,7 +54,7 @@ def _data_size(lab: Lab) -> Outcome:
     )
 
 
-def _hog_accuracies(data: Dataset, counts: list[int], seed: int) -> list[float]:
+def hog_accuracies(data: Dataset, counts: list[int], seed: int) -> list[float]:
     """Returns the test accuracy of a linear SVM on HoG, trained on the first pictures.
 
     Raises:
@@ -108,7 +108,7 @@ def _classical(lab: Lab) -> Outcome:
     most = lab.budget.pictures or len(data.train.labels)
     counts = [max(1, round(share * most)) for share in SHARES]
     # It has no randomness: every seed's network is set against the same machine.
-    by_hand = np.array(_hog_accuracies(data, counts, seed=0))
+    by_hand = np.array(hog_accuracies(data, counts, seed=0))
     network = np.stack([_on_first(lab, data, count) for count in counts])
     quarter, last = SHARES.index(0.25), len(SHARES) - 1
     gains = (network[last] - network[quarter]) - (by_hand[last] - by_hand[quarter])

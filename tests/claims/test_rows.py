@@ -1,14 +1,19 @@
 """What the rows compute themselves, against hand-made values."""
 
+import sys
+
 import numpy as np
 import pytest
 
 from cnnjax.claims.checks import HOLDS
 from cnnjax.claims.cifar_rows import sparsity
 from cnnjax.claims.counted_rows import num_outputs, num_weights
+from cnnjax.claims.data_rows import hog_accuracies
 from cnnjax.claims.mnist_rows import moved
 from cnnjax.claims.row import measured
 from cnnjax.claims.table import ROWS
+from cnnjax.data.arrays import Dataset, Split, make_dataset
+from cnnjax.errors import MissingPackageError
 
 NAMES = {
     *("mnist", "mlp", "dropout", "bias", "invariance"),
@@ -83,3 +88,30 @@ def test_pictures_are_moved() -> None:
     wide = np.zeros((1, 9, 9, 1), np.uint8)
     wide[0, 3:6, 3:6] = 255
     assert moved(wide, scale=1.5).sum() > 1.8 * wide.sum()
+
+
+def stripes() -> Dataset:
+    """Pictures that only the direction of their stripes tells apart."""
+    random = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    wave = (128 + 100 * np.sin(np.arange(32) + random.uniform(0, 6, (60, 1)))).astype(
+        int
+    )
+    across, down = wave[:, None, :], wave[:, :, None]
+    grey = np.where(labels[:, None, None] == 0, across, down) + np.zeros(
+        (60, 32, 32), int
+    )
+    images = np.repeat(grey[..., None], 3, axis=-1).astype(np.uint8)
+    split = Split(images, labels)
+    return make_dataset("stripes", "", split, split, ("across", "down"))
+
+
+def test_hand_made_features_see_directions() -> None:
+    pytest.importorskip("skimage")
+    assert hog_accuracies(stripes(), [10, 60], seed=0) == [1.0, 1.0]
+
+
+def test_without_scikit_image_the_row_says_what_to_do(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "skimage.feature", None)
+    with pytest.raises(MissingPackageError, match=r"pip install -e '\.\[claims\]'"):
+        hog_accuracies(stripes(), [10], seed=0)
