@@ -18,10 +18,10 @@ RANKED_BY = ("val_ema/accuracy", "val/accuracy")
 
 
 def parse_grid(vary: Sequence[str]) -> list[dict[str, Any]]:
-    r"""Returns the points of a grid: the product of the values of each field.
+    """Returns the points of a grid: the product of the values of each field.
 
     Args:
-        vary: each "FIELD=VALUES", the values a JSON list: "optim.name=[\"adam\"]".
+        vary: each FIELD=VALUES, the values a JSON list: optim.l2=[0.004, 0].
 
     Raises:
         InputError: one is not of that form, or a field is there twice.
