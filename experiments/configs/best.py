@@ -4,7 +4,7 @@ python experiments/cifar10.py --config=configs/best.py
 
 As fast.py, with Muon for the convolutions alone, which costs next to nothing, and a
 moving average of the weights (`test_ema/...`). Dropout and cutout did not pay in so few
-steps: the README's table.
+steps: the README says what was tried.
 """
 
 from ml_collections import ConfigDict
