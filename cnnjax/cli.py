@@ -1,5 +1,6 @@
 """What the scripts share: finding the config, and errors to exit codes."""
 
+import runpy
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -243,3 +244,10 @@ def config_name(default: str) -> str:
     """Returns the stem of the config file named on the command line."""
     path = _with_config_path(sys.argv, default)[1].split("=", 1)[1]
     return Path(path).stem
+
+
+def recipe(name: str) -> ConfigDict:
+    """Returns the configuration of a file of the scripts' `configs`, by its stem."""
+    path = Path(sys.argv[0]).resolve().parent / "configs" / f"{name}.py"
+    config: ConfigDict = runpy.run_path(str(path))["get_config"]()
+    return config

@@ -12,10 +12,7 @@ rounds, and ratios medians of the ratios of each round. PyTorch is no dependency
 project: `pip install torch==2.13.0` (the CPU build will do) puts it beside.
 """
 
-import runpy
 from pathlib import Path
-
-from ml_collections import ConfigDict
 
 from cnnjax import backend, cli
 from cnnjax.errors import InputError
@@ -42,15 +39,9 @@ def run(arguments: list[str], out: str, only: str, rounds: int, profile: str) ->
     # Here and not above, so that --help need not wait for JAX.
     from cnnjax import benchmark
 
-    configs = {name: _config(name) for name in CONFIGS}
+    configs = {name: cli.recipe(name) for name in CONFIGS}
     where = Path(profile) if profile else None
     benchmark.measure(configs, groups, rounds, Path(out), where)
-
-
-def _config(name: str) -> ConfigDict:
-    path = Path(__file__).parent / "configs" / f"{name}.py"
-    config: ConfigDict = runpy.run_path(str(path))["get_config"]()
-    return config
 
 
 if __name__ == "__main__":

@@ -15,10 +15,7 @@ stopped or killed, the same command goes on. Without CIFAR-10 or MNIST the embed
 pictures stand in, and say nothing about them.
 """
 
-import runpy
 from pathlib import Path
-
-from ml_collections import ConfigDict
 
 from cnnjax import backend, cli
 
@@ -46,7 +43,7 @@ def run(
 
     where = Path(out) if out else RESULTS
     measure(
-        {name: _config(name) for name in CONFIGS},
+        {name: cli.recipe(name) for name in CONFIGS},
         {
             "cifar": Data(cifar, dir, "cifar10", "shapes"),
             "mnist": Data(mnist, dir, "mnist", "digits"),
@@ -57,12 +54,6 @@ def run(
         workdir=Path(workdir),
         readme=README if not out else where / README.name,
     )
-
-
-def _config(name: str) -> ConfigDict:
-    path = Path(__file__).parent / "configs" / f"{name}.py"
-    config: ConfigDict = runpy.run_path(str(path))["get_config"]()
-    return config
 
 
 if __name__ == "__main__":

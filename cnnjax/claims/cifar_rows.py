@@ -6,18 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax import trained
 from cnnjax.claims.checks import Check, contrast
-from cnnjax.claims.lab import Lab, Run
+from cnnjax.claims.lab import Lab
+from cnnjax.claims.past import Run
 from cnnjax.claims.row import Also, Outcome, Row
-from cnnjax.models.cifar import PENALISED
 
 SHORT, LONG = 3000, 100_000
 DISTORTIONS = ("crop", "flip", "brightness", "contrast")
 # Where the rate of the long run falls tenfold, of its steps.
 DECAY_SHARE = 0.4
-# A tenth of L2's weight on what a weight of the usual size is: large enough to matter.
-L1 = 5e-5
 
 
 def short(lab: Lab, changes: Mapping[str, Any] | None = None) -> Run:
@@ -96,6 +93,7 @@ def _sgd_decay(lab: Lab) -> Outcome:
 
 def _lrn_sigmoid(lab: Lab) -> Outcome:
     def gain(activation: str) -> np.ndarray:
+        # ReLU's runs are those of other rows, which do not name it.
         changes = {} if activation == "relu" else {"model.activation": activation}
         without = {**changes, "model.lrn": False}
         return short(lab, changes).values() - short(lab, without).values()
@@ -122,59 +120,6 @@ def _augmentation(lab: Lab) -> Outcome:
         gain = run.values() - other.values()
         also.append(Also(f"what {left_out} adds to the others", gain, "points"))
     return Outcome([run.values() - none.values()], run.dataset, lab.budget.cifar, also)
-
-
-def sparsity(weights: np.ndarray) -> float:
-    """Returns (sqrt(n) - sum|w| / sqrt(sum w^2)) / (sqrt(n) - 1), in [0, 1].
-
-    0 where all weights are equally large, 1 where all but one are zero.
-
-    Source: Hoyer 2004, "Non-negative matrix factorization with sparseness constraints".
-    """
-    w = np.abs(np.asarray(weights, np.float64)).ravel()
-    root = np.sqrt(len(w))
-    return float((root - w.sum() / np.sqrt(np.sum(w * w))) / (root - 1))
-
-
-def _l1_l2(lab: Lab) -> Outcome:
-    def weights(l1: float, l2: float) -> tuple[np.ndarray, np.ndarray]:
-        run = lab.train(
-            "base",
-            steps=lab.budget.cifar,
-            changes={"optim.l1": l1, "optim.l2": l2},
-            weights=True,
-        )
-        params = trained.load(run.folder).params
-        both = [
-            np.concatenate(
-                [np.ravel(params[layer]["kernel"][k]) for layer in PENALISED]
-            )
-            for k in range(lab.budget.seeds)
-        ]
-        sizes = [float(np.sqrt(np.mean(np.square(w)))) for w in both]
-        return np.array([sparsity(w) for w in both]), np.array(sizes)
-
-    none, none_size = weights(0.0, 0.0)
-    l1, l1_size = weights(L1, 0.0)
-    l2, l2_size = weights(0.0, 0.004)
-    return Outcome(
-        [l1 - none, none_size - l2_size, l1 - l2],
-        lab.data_of("cifar").name,
-        lab.budget.cifar,
-        [
-            Also(f"sparsity, {what}", values, "")
-            for what, values in (("neither", none), ("L1", l1), ("L2", l2))
-        ]
-        + [
-            Also(f"root mean square, {what}", values, "")
-            for what, values in (
-                ("neither", none_size),
-                ("L1", l1_size),
-                ("L2", l2_size),
-            )
-        ],
-        "Sparsity is Hoyer's: 0 for equal weights, 1 for one that is not zero.",
-    )
 
 
 _row = partial(Row, data="cifar")
@@ -246,17 +191,5 @@ ROWS = (
         "base.py with windows of 3 and of 2",
         (contrast("3x3 - 2x2"),),
         _differs({"model.pool": 2}, "3x3", "2x2"),
-    ),
-    _row(
-        "l1-l2",
-        "5.3",
-        "L1 makes weights sparse, L2 keeps them small and even",
-        f"base.py with L1 ({L1:g}), L2 (0.004) and neither, on local3 and local4",
-        (
-            contrast("sparsity, L1 - neither", ""),
-            contrast("root mean square, neither - L2", ""),
-            contrast("sparsity, L1 - L2", ""),
-        ),
-        _l1_l2,
     ),
 )

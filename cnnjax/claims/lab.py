@@ -2,25 +2,18 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 from ml_collections import ConfigDict
 
-from cnnjax import assembly, experiment, manifest, runs, trained
+from cnnjax import assembly, experiment, manifest, runs
 from cnnjax import config as configs
 from cnnjax.claims.budgets import Budget
 from cnnjax.claims.ledger import Ledger
-from cnnjax.data import augment
+from cnnjax.claims.past import Run, figures, is_done
 from cnnjax.data.datasets import Dataset
-from cnnjax.fields import fields
-from cnnjax.reporting import curves
-
-# Of a run's last training figures the mean is kept, as one batch says little.
-LAST_SHARE = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,33 +31,6 @@ class Data:
     directory: str
     default_name: str
     fallback: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A training of several seeds that has ended.
-
-    Attributes:
-        key: what it is, in words.
-        folder: its workdir, which need not be there any more.
-        config: its configuration.
-        figures: of `final_metrics.json`, where those of a seed are lists; and
-            `train/loss/first`, `train/loss/last`, `train/accuracy/last`.
-    """
-
-    key: str
-    folder: Path
-    config: ConfigDict
-    figures: Mapping[str, Any]
-
-    def values(self, name: str = "test/accuracy") -> np.ndarray:
-        """Returns a figure of each seed, float64 [seeds]."""
-        return np.atleast_1d(np.array(self.figures[name], np.float64))
-
-    @property
-    def dataset(self) -> str:
-        """The name of what it was trained and tested on."""
-        return str(self.figures["dataset"])
 
 
 class Lab:
@@ -171,7 +137,7 @@ class Lab:
                     fallback=data.fallback,
                     dataset=self.data_of(_kind(config)),
                 )
-            self._ledger.put_run(key, _figures(folder))
+            self._ledger.put_run(key, figures(folder))
         return Run(key, folder, config, self._ledger.runs[key])
 
     def about(self) -> dict[str, Any]:
@@ -184,101 +150,3 @@ class Lab:
 
 def _kind(config: ConfigDict) -> str:
     return "cifar" if config.model.name == "CifarCNN" else "mnist"
-
-
-def is_done(folder: Path, config: ConfigDict) -> bool:
-    """Returns whether a run of `config` has ended there, perhaps of an older version.
-
-    What a newer version adds to the fields, and leaves at its default, changes nothing.
-    """
-    if not (folder / runs.FINAL_METRICS).exists():
-        return False
-    known = fields(config.model.name)
-    stored = runs.flatten(runs.read_json(folder / runs.CONFIG))
-    asked = runs.flatten(config.to_dict())
-    defaults = runs.flatten({name: known[name].default for name in known})
-    return (
-        all(
-            stored.get(name, defaults[name]) == asked[name]
-            for name in asked
-            # The same set may lie elsewhere.
-            if name not in (*runs.MAY_CHANGE, "data.dir")
-            and not name.startswith(runs.CHANGES_BYTES)
-        )
-        and stored["train.steps"] == asked["train.steps"]
-    )
-
-
-def _figures(folder: Path) -> dict[str, Any]:
-    final = runs.read_json(folder / runs.FINAL_METRICS)
-    records, _ = curves.read_metrics(folder / runs.METRICS)
-    training = [record for record in records if "train/loss" in record]
-    tail = training[-max(1, round(LAST_SHARE * len(training))) :]
-    evaluated = [record for record in records if "eval/accuracy" in record]
-    about = runs.read_json(folder / runs.MANIFEST)
-    return {
-        **final,
-        "train/loss/first": training[0]["train/loss"],
-        "train/loss/last": _mean(tail, "train/loss"),
-        "train/accuracy/last": _mean(tail, "train/accuracy"),
-        "eval/accuracy/curve": {r["step"]: r["eval/accuracy"] for r in evaluated},
-        **{
-            name: about[name]
-            for name in ("command", "versions", "machine", "devices", "commit")
-        },
-    }
-
-
-def _mean(records: Sequence[Mapping[str, Any]], name: str) -> list[float]:
-    values: list[float] = np.mean([record[name] for record in records], 0).tolist()
-    return values
-
-
-def accuracies(run: Run, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns the accuracy of each seed's weights on any pictures, float64 [seeds].
-
-    Args:
-        run: trained with `weights`.
-        images: uint8 [n, height, width, channels], of the data set's size.
-        labels: int32 [n].
-    """
-    predicted = each_seed(run, images, _classes)
-    return np.mean(predicted == labels, axis=1)
-
-
-def _classes(model: Any, params: Any, images: jax.Array) -> jax.Array:
-    return jax.numpy.argmax(model.apply({"params": params}, images), axis=-1)
-
-
-def each_seed(
-    run: Run,
-    images: np.ndarray,
-    look: Callable[[Any, Any, jax.Array], jax.Array],
-    batch_size: int = 1000,
-) -> np.ndarray:
-    """Returns what `look` sees of every picture with every seed's weights.
-
-    Args:
-        run: trained with `weights`.
-        images: uint8 [n, height, width, channels]; as evaluation treats them.
-        look: (model, params, images as the network is fed) -> array [batch, ...].
-        batch_size: pictures at a time.
-
-    Returns:
-        [seeds, n, ...].
-    """
-    network = trained.load(run.folder)
-
-    @jax.jit
-    def see(params: Any, batch: jax.Array) -> jax.Array:
-        fed = augment.standard_view(batch, network.preprocessing)
-        return look(network.model, params, fed)
-
-    def of_seed(k: int) -> np.ndarray:
-        params = jax.tree.map(lambda leaf: leaf[k], network.params)
-        parts = range(0, len(images), batch_size)
-        return np.concatenate(
-            [np.asarray(see(params, images[i : i + batch_size])) for i in parts]
-        )
-
-    return np.stack([of_seed(k) for k in range(network.num_seeds)])

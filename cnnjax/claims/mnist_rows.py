@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.claims.checks import Check, contrast
-from cnnjax.claims.lab import Lab, Run, accuracies, each_seed
+from cnnjax.claims.lab import Lab
+from cnnjax.claims.look import accuracies, each_seed
+from cnnjax.claims.past import Run
 from cnnjax.claims.row import Also, Outcome, Row
 from cnnjax.data import affine
 from cnnjax.models.activations import activations

@@ -5,6 +5,7 @@ from cnnjax.claims import (
     counted_rows,
     data_rows,
     mnist_rows,
+    penalty_rows,
     timed_rows,
 )
 from cnnjax.claims.row import Row
@@ -12,6 +13,7 @@ from cnnjax.claims.row import Row
 _FOUND = (
     *mnist_rows.ROWS,
     *cifar_rows.ROWS,
+    *penalty_rows.ROWS,
     *data_rows.ROWS,
     *counted_rows.ROWS,
     *timed_rows.ROWS,

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from cnnjax.claims.checks import HOLDS
-from cnnjax.claims.cifar_rows import sparsity
 from cnnjax.claims.counted_rows import num_outputs, num_weights
 from cnnjax.claims.data_rows import hog_accuracies
 from cnnjax.claims.mnist_rows import moved
+from cnnjax.claims.penalty_rows import sparsity
 from cnnjax.claims.row import measured
 from cnnjax.claims.table import ROWS
 from cnnjax.data.arrays import Dataset, Split, make_dataset

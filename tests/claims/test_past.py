@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from cnnjax import config as configs
-from cnnjax.claims import lab
+from cnnjax.claims import past
 
 
 @pytest.fixture
@@ -31,13 +31,13 @@ def write(folder: Path, config: ConfigDict, without: tuple[str, ...] = ()) -> Pa
 def test_a_run_of_the_same_configuration_is_done(
     wanted: ConfigDict, tmp_path: Path
 ) -> None:
-    assert not lab.is_done(tmp_path, wanted)
+    assert not past.is_done(tmp_path, wanted)
     write(tmp_path, wanted)
-    assert lab.is_done(tmp_path, wanted)
+    assert past.is_done(tmp_path, wanted)
     # None of these changes what is learnt.
     wanted.data.dir, wanted.train.log_every = "elsewhere", 7
     wanted.parallel.num_devices = 2
-    assert lab.is_done(tmp_path, wanted)
+    assert past.is_done(tmp_path, wanted)
 
 
 @pytest.mark.parametrize(
@@ -54,13 +54,13 @@ def test_a_run_of_another_one_is_not(
 ) -> None:
     write(tmp_path, wanted)
     wanted[section][field] = value
-    assert not lab.is_done(tmp_path, wanted)
+    assert not past.is_done(tmp_path, wanted)
 
 
 def test_a_field_that_came_later_is_at_its_default_in_older_runs(
     wanted: ConfigDict, tmp_path: Path
 ) -> None:
     write(tmp_path, wanted, without=("optim.l1", "data.train_examples"))
-    assert lab.is_done(tmp_path, wanted)
+    assert past.is_done(tmp_path, wanted)
     wanted.optim.l1 = 1e-4
-    assert not lab.is_done(tmp_path, wanted)
+    assert not past.is_done(tmp_path, wanted)
