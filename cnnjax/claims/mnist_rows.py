@@ -32,6 +32,12 @@ def _mlp(lab: Lab, weights: bool = False) -> Run:
     return lab.train("mlp", steps=lab.budget.mlp, weights=weights)
 
 
+def _variant(lab: Lab, field: str, value: float) -> Run:
+    """Returns a shorter run of the network with one field changed, and its weights."""
+    steps = lab.budget.mnist_short
+    return lab.train("mnist", steps=steps, changes={field: value}, weights=True)
+
+
 def _mnist(lab: Lab) -> Outcome:
     run = _cnn(lab)
     return Outcome([run.values()], run.dataset, lab.budget.mnist)
@@ -54,12 +60,7 @@ def _dropout(lab: Lab) -> Outcome:
     )
 
     def gap(keep_prob: float) -> tuple[np.ndarray, Run]:
-        run = lab.train(
-            "mnist",
-            steps=lab.budget.mnist_short,
-            changes={"model.keep_prob": keep_prob},
-            weights=True,
-        )
+        run = _variant(lab, "model.keep_prob", keep_prob)
         return accuracies(run, images, labels) - run.values(), run
 
     with_, run = gap(0.5)
@@ -94,12 +95,7 @@ def _bias(lab: Lab) -> Outcome:
     images = lab.data_of("mnist").test.images
 
     def dead(bias: float) -> tuple[np.ndarray, Run]:
-        run = lab.train(
-            "mnist",
-            steps=lab.budget.mnist_short,
-            changes={"model.bias": bias},
-            weights=True,
-        )
+        run = _variant(lab, "model.bias", bias)
         alive = each_seed(run, images, _ever_alive).any(axis=1)
         return 1 - alive.mean(axis=1), run
 
