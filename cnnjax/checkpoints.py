@@ -50,6 +50,7 @@ class Checkpoints:
         self._read_only = read_only
         self.best = Best()
         self._manager = self._open()
+        self._inode = None if read_only else _inode(self._directory)
 
     def _open(self) -> ocp.CheckpointManager:
         return ocp.CheckpointManager(
@@ -95,10 +96,13 @@ class Checkpoints:
     def check(self) -> None:
         """Raises RunError if a save has failed since, or the folder is gone.
 
-        It waits for nothing, and is quick enough to be called at every step.
+        A save that was under way as the folder was moved makes it again, empty: that is
+        another folder, and noticed. It waits for nothing, and is quick enough to be
+        called at every step.
         """
         with self._disk_errors():
-            self._directory.stat()
+            if _inode(self._directory) != self._inode:
+                raise FileNotFoundError("the folder was moved while this ran")
             if not self._manager.is_saving_in_progress():
                 self._manager.wait_until_finished()
 
@@ -272,3 +276,8 @@ def _unused(path: Path) -> Path:
 
 def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def _inode(directory: Path) -> tuple[int, int]:
+    stat = directory.stat()
+    return stat.st_dev, stat.st_ino

@@ -373,6 +373,20 @@ def test_a_full_disk_is_told_by_the_next_save(two: Path, full_disk) -> None:
     assert seed_restored(two) == 2
 
 
+def test_a_folder_moved_away_and_made_again(tmp_path: Path) -> None:
+    """As by a save that was under way as it was moved: no later one goes there."""
+    directory = tmp_path / "checkpoints"
+    with Checkpoints(directory, run=RUN) as checkpoints:
+        checkpoints.check()
+        directory.rename(tmp_path / "elsewhere")
+        directory.mkdir()
+        with pytest.raises(RunError, match="the folder was moved while this ran"):
+            checkpoints.check()
+        with pytest.raises(RunError, match="see to the disk"):
+            checkpoints.save(1, new_state(), ABOUT)
+    assert not list(directory.iterdir())
+
+
 def test_a_full_disk_is_told_at_the_end(two: Path, full_disk, capfd) -> None:
     with (
         pytest.raises(RunError, match="could not be written"),
