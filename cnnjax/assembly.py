@@ -56,8 +56,6 @@ def make_recipe(config: ConfigDict, num_classes: int) -> Recipe:
         l1=l1,
         l2=l2,
         penalised=cifar.PENALISED,
-        weight_decay=optim.weight_decay,
-        clip_norm=optim.clip_norm,
     )
     return Recipe(
         model=make_model(config, num_classes),

@@ -81,7 +81,7 @@ FIELDS = {
     "data.distortions": _some_of(
         (),
         *("shift", "rotate", "scale"),
-        *("crop", "flip", "brightness", "contrast", "cutout"),
+        *("crop", "flip", "brightness", "contrast"),
     ),
     "data.normalise": _one_of("per_image", "per_image", "unit"),
     "model.dtype": _one_of("float32", "float32", "bfloat16"),
@@ -99,8 +99,6 @@ FIELDS = {
     ),
     "optim.staircase": _flag(False),
     "optim.warmup_steps": _at_least(0, 0, "steps"),
-    "optim.weight_decay": _at_least(0.0, 0, "of every kernel, times the rate"),
-    "optim.clip_norm": _at_least(0.0, 0, "norm of the gradient; 0 for any"),
     "optim.ema_decay": _fraction(0.0, "decay (0 keeps no average)"),
     "optim.label_smoothing": _fraction(0.0, "smoothing"),
     "train.steps": _at_least(3000, 1, "steps"),
@@ -140,7 +138,6 @@ MODEL_FIELDS = {
         "model.pool": _at_least(3, 1, "pixels, the side of a window"),
         "model.width": _positive(1.0, "times the chapter's channels"),
         "model.activation": _one_of("relu", "relu", "sigmoid", "tanh"),
-        "model.keep_prob": _keep(1.0),
     },
     "SimpleCNN": {
         "model.keep_prob": _keep(0.5),

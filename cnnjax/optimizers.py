@@ -78,10 +78,8 @@ def make_optimizer(
     l1: float = 0.0,
     l2: float = 0.0,
     penalised: Sequence[str] = (),
-    weight_decay: float = 0.0,
-    clip_norm: float = 0.0,
 ) -> optax.GradientTransformation:
-    """Returns the optax chain: clipping, L1, L2, the optimiser, decay, the schedule.
+    """Returns the optax chain: L2, L1, the optimiser, the schedule.
 
     The gradients of the penalties, l2 * w and l1 * sign(w), are added before the
     optimiser scales them, as they are when the penalties stand in the loss; this is
@@ -96,8 +94,6 @@ def make_optimizer(
         l1: weight of the penalty l1 * sum(abs(w)).
         l2: weight of the penalty l2 * sum(w**2) / 2.
         penalised: names of the layers whose kernels are penalised.
-        weight_decay: learning rate * this is taken off every kernel, as in AdamW.
-        clip_norm: largest norm of the gradient of all parameters; 0 for any.
 
     Raises:
         ValueError: there is no such optimiser.
@@ -123,16 +119,13 @@ def make_optimizer(
         case _:
             needed = ", ".join(OPTIMIZERS)
             raise ValueError(f"got optimizer {name!r}, need one of {needed}")
-    chain = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+    chain = []
     only_penalised = partial(losses.is_penalised, layers=penalised)
     if l2:
         chain.append(optax.add_decayed_weights(l2, mask=only_penalised))
     if l1:
         chain.append(optax.masked(_add_signs(l1), only_penalised))
-    chain.append(scale)
-    if weight_decay:
-        chain.append(optax.add_decayed_weights(weight_decay, mask=_kernels))
-    return optax.chain(*chain, optax.scale_by_learning_rate(schedule))
+    return optax.chain(*chain, scale, optax.scale_by_learning_rate(schedule))
 
 
 def _add_signs(weight: float) -> optax.GradientTransformation:
@@ -141,10 +134,6 @@ def _add_signs(weight: float) -> optax.GradientTransformation:
             lambda g, w: g + weight * jnp.sign(w), updates, params
         )
     )
-
-
-def _kernels(params: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
 def _as_matrices(params: Any, ndim: int) -> Any:

@@ -19,16 +19,13 @@ from cnnjax.data import affine
 
 # In the order in which they are applied; the chapter's (section 5.3) are the last four.
 AFFINE = ("shift", "rotate", "scale")
-DISTORTIONS = (*AFFINE, "crop", "flip", "brightness", "contrast", "cutout")
+DISTORTIONS = (*AFFINE, "crop", "flip", "brightness", "contrast")
 NORMALISATIONS = ("per_image", "unit")
 
 # The chapter, section 5.3: tf.image.random_brightness(max_delta=63) and
 # tf.image.random_contrast(lower=0.2, upper=1.8), on pixels in [0, 255].
 BRIGHTNESS_MAX_DELTA = 63.0
 CONTRAST_RANGE = (0.2, 1.8)
-
-# Side of the square that cutout hides, in pixels.
-CUTOUT = 8
 
 # For digits: what a hand does. Pixels either way, radians either way, a factor.
 SHIFT_MAX = 2.0
@@ -68,8 +65,6 @@ class DistortionParams(NamedTuple):
         flip: whether it is mirrored left to right, bool [batch].
         brightness: what is added to every pixel, float32 [batch]; None without.
         contrast: factor about each channel's mean, float32 [batch]; None without.
-        cutout: first row and column of the hidden square in the crop, int32 [batch, 2];
-            it may reach beyond the picture; None without.
     """
 
     affine: jax.Array | None
@@ -78,7 +73,6 @@ class DistortionParams(NamedTuple):
     flip: jax.Array
     brightness: jax.Array | None
     contrast: jax.Array | None
-    cutout: jax.Array | None
 
 
 @partial(jax.jit, static_argnames=("preprocessing", "image_shape"))
@@ -140,12 +134,6 @@ def draw(
     if "contrast" in chosen:
         factor = uniform(*CONTRAST_RANGE)
         params = params._replace(contrast=sample("contrast", factor))
-    if "cutout" in chosen:
-        # Its middle is anywhere in the crop.
-        row = sample("cutout_row", offset(crop_height - 1))
-        column = sample("cutout_column", offset(crop_width - 1))
-        corner = jnp.stack([row, column], axis=1) - CUTOUT // 2
-        params = params._replace(cutout=corner)
     return params
 
 
@@ -165,7 +153,6 @@ def central(
         flip=jnp.zeros((batch_size,), bool),
         brightness=None,
         contrast=None,
-        cutout=None,
     )
 
 
@@ -202,16 +189,7 @@ def apply(
     if params.contrast is not None:
         mean = jnp.mean(x, axis=(1, 2), keepdims=True)
         x = (x - mean) * params.contrast.reshape(-1, 1, 1, 1) + mean
-    x = normalise(x, preprocessing.normalise)
-    if params.cutout is not None:
-        corner = params.cutout
-        row, column = corner[:, 0, None], corner[:, 1, None]
-        rows, columns = jnp.arange(height)[None], jnp.arange(width)[None]
-        in_rows = (rows >= row) & (rows < row + CUTOUT)
-        in_columns = (columns >= column) & (columns < column + CUTOUT)
-        hidden = in_rows[:, :, None] & in_columns[:, None, :]
-        x = jnp.where(hidden[..., None], 0.0, x)
-    return x
+    return normalise(x, preprocessing.normalise)
 
 
 def normalise(x: jax.Array, how: str) -> jax.Array:

@@ -149,19 +149,7 @@ def apply(
         x = x - tf.reduce_mean(x, axis=(1, 2), keepdims=True)
         std = tf.sqrt(tf.reduce_mean(tf.square(x), axis=(1, 2), keepdims=True))
         x = x / tf.maximum(std, (height * width * channels) ** -0.5)
-    x = tf.reshape(x, [-1, height, width, channels])
-    if params.cutout is not None:
-        corner = params.cutout[:, :, None]
-        rows, columns = corner[:, 0], corner[:, 1]
-        in_rows = (tf.range(height) >= rows) & (
-            tf.range(height) < rows + augment.CUTOUT
-        )
-        in_columns = (tf.range(width) >= columns) & (
-            tf.range(width) < columns + augment.CUTOUT
-        )
-        hidden = in_rows[:, :, None] & in_columns[:, None, :]
-        x = tf.where(hidden[..., None], 0.0, x)
-    return x
+    return tf.reshape(x, [-1, height, width, channels])
 
 
 def resample(images: Tensor, affine: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 
 from cnnjax.models.layers import Conv, dense, truncated_normal
 from cnnjax.ops import lrn, pool
-from cnnjax.ops.dropout import dropout
 
 # The layers whose kernels the chapter penalises (section 5.3; weight 0.004 each).
 PENALISED = ("local3", "local4")
@@ -36,8 +35,6 @@ class CifarCNN(nn.Module):
         pool: side of the pooling windows, which move by 2; 3 overlap, 2 do not.
         width: factor on the number of channels and units of every hidden layer.
         activation: "relu", "sigmoid" or "tanh", all increasing, as pool1 needs.
-        keep_prob: probability that dropout keeps an input of local3, in (0, 1]; the
-            chapter's network has no dropout, which is 1.
         dtype: of the computation; parameters, norms and logits are float32.
     """
 
@@ -50,7 +47,6 @@ class CifarCNN(nn.Module):
     pool: int = 3
     width: float = 1.0
     activation: str = "relu"
-    keep_prob: float = 1.0
     dtype: jnp.dtype = jnp.dtype(jnp.float32)
 
     @nn.compact
@@ -61,11 +57,12 @@ class CifarCNN(nn.Module):
 
         Args:
             images: float32 [batch, height, width, channels], standardised per image.
-            dropout_keys: typed PRNG keys [batch]; None turns dropout off.
+            dropout_keys: not used; the network has no dropout.
 
         Returns:
             logits, float32 [batch, num_classes].
         """
+        del dropout_keys
         activation = ACTIVATIONS[self.activation]
         max_pool = partial(pool.max_pool, window=(self.pool, self.pool), strides=(2, 2))
         conv = partial(
@@ -83,8 +80,6 @@ class CifarCNN(nn.Module):
         x = self._norm("norm2", x)
         x = max_pool(x)
         x = x.reshape(x.shape[0], -1)
-        if dropout_keys is not None:
-            x = dropout(x, self.keep_prob, dropout_keys)
         for name, units in (("local3", 384), ("local4", 192)):
             layer = dense(
                 self._units(units),

@@ -141,26 +141,3 @@ def test_examples_do_not_see_each_other(params) -> None:
     logits = CifarCNN().apply({"params": params}, images)
     shuffled = CifarCNN().apply({"params": params}, images[order])
     np.testing.assert_allclose(shuffled, logits[order], rtol=1e-5, atol=1e-6)
-
-
-def test_dropout_is_of_what_local3_takes(params) -> None:
-    """The mean of many masks is what there is without, before the first bend."""
-    keys = jax.random.split(jax.random.key(1), 3)
-    images = jax.random.normal(jax.random.key(0), (3, 24, 24, 3))
-
-    def local3(model: CifarCNN, keys) -> jax.Array:
-        _, found = model.apply(
-            {"params": params}, images, keys, capture_intermediates=True
-        )
-        return found["intermediates"]["local3"]["__call__"][0]
-
-    without = local3(CifarCNN(), None)
-    np.testing.assert_array_equal(local3(CifarCNN(), keys), without)
-    dropping = CifarCNN(keep_prob=0.7)
-    np.testing.assert_array_equal(local3(dropping, None), without)
-    once = local3(dropping, keys)
-    assert relative(once, without) > 0.1
-    many = jax.vmap(lambda k: local3(dropping, jax.random.split(k, 3)))
-    mean = np.mean(many(jax.random.split(jax.random.key(2), 400)), axis=0)
-    # The error of the mean of 400 is a twentieth of that of one.
-    assert relative(mean, without) < relative(once, without) / 10
