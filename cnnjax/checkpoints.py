@@ -96,15 +96,17 @@ class Checkpoints:
     def check(self) -> None:
         """Raises RunError if a save has failed since, or the folder is gone.
 
-        A save that was under way as the folder was moved makes it again, empty: that is
-        another folder, and noticed. It waits for nothing, and is quick enough to be
-        called at every step.
+        It waits for nothing, and is quick enough to be called at every step.
         """
         with self._disk_errors():
-            if _inode(self._directory) != self._inode:
-                raise FileNotFoundError("the folder was moved while this ran")
+            self._check_folder()
             if not self._manager.is_saving_in_progress():
                 self._manager.wait_until_finished()
+
+    def _check_folder(self) -> None:
+        # A save under way as the folder was moved has made another of that name.
+        if _inode(self._directory) != self._inode:
+            raise FileNotFoundError("the folder was moved while this ran")
 
     def save(
         self,

@@ -1,6 +1,5 @@
-"""What the scripts share: finding the config, and errors to exit codes."""
+"""What the scripts share: their flags, and errors to exit codes."""
 
-import runpy
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from cnnjax import backend
+from cnnjax import backend, config_files
 from cnnjax import config as configs
 from cnnjax.errors import InputError, RunError
 
@@ -56,7 +55,7 @@ def main(
 
     def parse_and_run(argv: Sequence[str]) -> None:
         values = flags.FlagValues()
-        argv = _with_config_path(argv, default_config)
+        argv = config_files.with_path(argv, default_config)
         config = config_flags.DEFINE_config_file(
             "config", flag_values=values, sys_argv=argv
         )
@@ -215,39 +214,3 @@ def _flag_errors() -> Iterator[None]:
     except Exception as error:  # The config is a program; it may raise anything.
         message = " ".join(str(error).split())
         raise InputError(f"{type(error).__name__}: {message}; see --help") from error
-
-
-def _with_config_path(argv: Sequence[str], default: str) -> list[str]:
-    """Returns `argv` with `--config` pointing at a file that exists.
-
-    Looked for from the current folder first, then from the folder of the scripts.
-    """
-    argv, path = list(argv), default
-    # It must stand before the fields that override it.
-    at, until = 1, 1
-    for i, argument in enumerate(argv[1:], start=1):
-        if argument in ("--config", "-config") and i + 1 < len(argv):
-            at, until, path = i, i + 2, argv[i + 1]
-        elif argument.startswith(("--config=", "-config=")):
-            at, until, path = i, i + 1, argument.split("=", 1)[1]
-    scripts = Path(argv[0]).resolve().parent
-    candidates = [Path(path).resolve(), scripts / path]
-    for candidate in candidates:
-        if candidate.is_file():
-            del argv[at:until]
-            return [argv[0], f"--config={candidate}", *argv[1:]]
-    looked = " nor at ".join(str(candidate) for candidate in candidates)
-    raise InputError(f"got --config={path}, found neither at {looked}; name a file")
-
-
-def config_name(default: str) -> str:
-    """Returns the stem of the config file named on the command line."""
-    path = _with_config_path(sys.argv, default)[1].split("=", 1)[1]
-    return Path(path).stem
-
-
-def recipe(name: str) -> ConfigDict:
-    """Returns the configuration of a file of the scripts' `configs`, by its stem."""
-    path = Path(sys.argv[0]).resolve().parent / "configs" / f"{name}.py"
-    config: ConfigDict = runpy.run_path(str(path))["get_config"]()
-    return config

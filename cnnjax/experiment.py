@@ -21,7 +21,7 @@ from cnnjax import (
 from cnnjax.cadence import Cadence
 from cnnjax.clocks import Clocks
 from cnnjax.data import datasets
-from cnnjax.data.datasets import Dataset
+from cnnjax.data.datasets import Dataset, Split
 from cnnjax.errors import InputError
 from cnnjax.reporting import console, tensorboard
 from cnnjax.updates import Update
@@ -96,16 +96,7 @@ def _train(
     note = _embedded_note(config, dataset, default_name)
     if note:
         print(note, flush=True)
-    validation = None
-    if config.data.val_examples:
-        dataset, validation = datasets.hold_out(dataset, config.data.val_examples)
-    if config.data.train_examples:
-        dataset = datasets.take_first(dataset, config.data.train_examples)
-    if config.train.batch_size > len(dataset.train.labels):
-        raise InputError(
-            f"got train.batch_size={config.train.batch_size}, need at most"
-            f" {len(dataset.train.labels)}, the training pictures of {dataset.name}"
-        )
+    dataset, validation = _split(config, dataset)
     mesh = assembly.choose_mesh(config)
     recipe = assembly.make_recipe(config, dataset.num_classes)
     preprocessing = assembly.make_preprocessing(config)
@@ -203,6 +194,21 @@ def _train(
         _report(config, workdir)
     if note:
         print(note, flush=True)
+
+
+def _split(config: ConfigDict, dataset: Dataset) -> tuple[Dataset, Split | None]:
+    """Returns the data set with what is trained on, and what is held out of it."""
+    validation = None
+    if config.data.val_examples:
+        dataset, validation = datasets.hold_out(dataset, config.data.val_examples)
+    if config.data.train_examples:
+        dataset = datasets.take_first(dataset, config.data.train_examples)
+    if config.train.batch_size > len(dataset.train.labels):
+        raise InputError(
+            f"got train.batch_size={config.train.batch_size}, need at most"
+            f" {len(dataset.train.labels)}, the training pictures of {dataset.name}"
+        )
+    return dataset, validation
 
 
 def _report(config: ConfigDict, workdir: Path) -> None:

@@ -14,7 +14,7 @@ project: `pip install torch==2.13.0` (the CPU build will do) puts it beside.
 
 from pathlib import Path
 
-from cnnjax import backend, cli
+from cnnjax import backend, cli, config_files
 from cnnjax.errors import InputError
 
 CONFIGS = ("base", "mnist", "mnist_augmented", "lenet5", "mlp")
@@ -39,7 +39,7 @@ def run(arguments: list[str], out: str, only: str, rounds: int, profile: str) ->
     # Here and not above, so that --help need not wait for JAX.
     from cnnjax import benchmark
 
-    configs = {name: cli.recipe(name) for name in CONFIGS}
+    configs = {name: config_files.recipe(name) for name in CONFIGS}
     where = Path(profile) if profile else None
     benchmark.measure(configs, groups, rounds, Path(out), where)
 

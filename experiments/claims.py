@@ -17,7 +17,7 @@ pictures stand in, and say nothing about them.
 
 from pathlib import Path
 
-from cnnjax import backend, cli
+from cnnjax import backend, cli, config_files
 
 CONFIGS = ("base", "long", "mnist", "mlp")
 RESULTS = Path(__file__).parent / "results"
@@ -43,7 +43,7 @@ def run(
 
     where = Path(out) if out else RESULTS
     measure(
-        {name: cli.recipe(name) for name in CONFIGS},
+        {name: config_files.recipe(name) for name in CONFIGS},
         {
             "cifar": Data(cifar, dir, "cifar10", "shapes"),
             "mnist": Data(mnist, dir, "mnist", "digits"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from cnnjax import backend, cli
+from cnnjax import backend, cli, config_files
 
 DEFAULT_CONFIG = "configs/mnist.py"
 
@@ -20,7 +20,7 @@ def run(config: ConfigDict, workdir: str) -> None:
     # Here and not above, so that --help need not wait for JAX.
     from cnnjax import experiment
 
-    where = workdir or experiment.default_workdir(cli.config_name(DEFAULT_CONFIG))
+    where = workdir or experiment.default_workdir(config_files.name(DEFAULT_CONFIG))
     experiment.train(config, Path(where), default_name="mnist", fallback="digits")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from cnnjax import backend, cli
+from cnnjax import backend, cli, config_files
 
 DEFAULT_CONFIG = "configs/base.py"
 
@@ -27,7 +27,7 @@ def run(config: ConfigDict, workdir: str, vary: list[str]) -> None:
     from cnnjax import experiment, search
 
     where = workdir or experiment.default_workdir(
-        f"search-{cli.config_name(DEFAULT_CONFIG)}"
+        f"search-{config_files.name(DEFAULT_CONFIG)}"
     )
     digits = config.model.name != "CifarCNN"
     search.run(

@@ -32,7 +32,7 @@ ORDER = (
     "exporting",
     "benchmarking",
     "fields",
-    "config assembly",
+    "config assembly config_files",
     "run_report run_evaluation trained benchmark_groups",
     "cli experiment benchmark",
     "search claims",
@@ -43,7 +43,15 @@ LEVEL = {unit: level for level, line in enumerate(ORDER) for unit in line.split(
 DATA_MAY_IMPORT = {"data", "prng", "errors"}
 WITHOUT_DATA = {unit for unit in LEVEL if LEVEL[unit] < LEVEL["data"]}
 TAKES_CONFIGS = {
-    *("config", "cli", "assembly", "experiment", "benchmark", "trained"),
+    *(
+        "config",
+        "config_files",
+        "cli",
+        "assembly",
+        "experiment",
+        "benchmark",
+        "trained",
+    ),
     *("search", "claims"),
     "benchmark_groups",
     *("run_report", "run_evaluation", "experiments"),
