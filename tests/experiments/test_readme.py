@@ -33,7 +33,8 @@ CASES = [
 ]
 SHORT = ["--config.train.steps=2", "--config.train.batch_size=10"]
 NARROW = [*SHORT, "--config.model.width=0.1"]
-FLAGS = {"cifar10.py": NARROW, "mnist.py": SHORT, "search.py": NARROW}
+ONE_VIEW = [*NARROW, "--config.eval.views=1"]
+FLAGS = {"cifar10.py": NARROW, "mnist.py": SHORT, "search.py": ONE_VIEW}
 PLACE = Path("PATH") / "TO"
 
 
