@@ -88,7 +88,7 @@ def make_optimizer(
     Args:
         name: one of `OPTIMIZERS`; adagrad's accumulator starts from 0.1, as TF 1's;
             muon is for the kernels of all layers but the last, muon_conv for those of
-            convolutions, with Adam for everything else.
+            convolutions, with Nesterov's Adam for everything else.
         schedule: step -> learning rate.
         momentum: of "momentum" only, which is Nesterov's; in [0, 1).
         l1: weight of the penalty l1 * sum(abs(w)).

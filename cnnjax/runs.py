@@ -41,8 +41,6 @@ def open_run(
 ) -> Iterator[None]:
     """Makes `workdir` a run of `config`, or checks that it is one, and holds its lock.
 
-    The lock is the kernel's (`flock`): it ends with the process, however that ends.
-
     Args:
         workdir: the run's folder; made if it does not exist.
         config: the resolved configuration, nested.
@@ -54,20 +52,44 @@ def open_run(
     """
     try:
         _check_no_strangers(workdir)
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = os.open(workdir / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise InputError(
-            f"got --workdir={workdir}, need a folder that can be written"
-            f" ({error.strerror}); name another"
-        ) from error
-    try:
-        _lock(lock, workdir)
+        raise _unwritable(workdir, "workdir", error) from error
+    with locked(workdir, "workdir"):
         _check_is_run_of(workdir, config, steps_may_change)
         write_json(workdir / CONFIG, config)
         yield
+
+
+@contextmanager
+def locked(folder: Path, flag: str) -> Iterator[None]:
+    """Makes a folder and holds its lock.
+
+    The lock is the kernel's (`flock`): it ends with the process, however that ends.
+
+    Args:
+        folder: any.
+        flag: which names it on the command line, for the messages.
+
+    Raises:
+        InputError: it cannot be written, or another process holds it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise _unwritable(folder, flag, error) from error
+    try:
+        _lock(lock, folder, flag)
+        yield
     finally:
         os.close(lock)
+
+
+def _unwritable(folder: Path, flag: str, error: OSError) -> InputError:
+    return InputError(
+        f"got --{flag}={folder}, need a folder that can be written"
+        f" ({error.strerror}); name another"
+    )
 
 
 def _check_no_strangers(workdir: Path) -> None:
@@ -83,14 +105,14 @@ def _check_no_strangers(workdir: Path) -> None:
         )
 
 
-def _lock(lock: int, workdir: Path) -> None:
+def _lock(lock: int, folder: Path, flag: str) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         owner = os.read(lock, 100).decode(errors="replace") or "another process"
         raise InputError(
-            f"{workdir} is in use by {owner}; wait for it, stop it, or name another"
-            " --workdir"
+            f"{folder} is in use by {owner}; wait for it, stop it, or name another"
+            f" --{flag}"
         ) from error
     os.truncate(lock, 0)
     os.write(lock, f"process {os.getpid()} on {platform.node()}".encode())

@@ -10,7 +10,8 @@ from ml_collections import ConfigDict
 
 from cnnjax import config as configs
 from cnnjax import digests, experiment, runs, spread
-from cnnjax.errors import InputError
+from cnnjax.errors import InputError, RunError
+from cnnjax.signals import StopRequestedError
 
 RESULTS = "search.json"
 # What a run is ranked by: the average's figure where one is kept, else the weights'.
@@ -56,8 +57,8 @@ def changed(config: ConfigDict, point: Mapping[str, Any]) -> ConfigDict:
         *sections, leaf = name.split(".")
         section = config
         for part in sections:
-            section = section.get(part, ConfigDict())
-        if leaf not in section:
+            section = section.get(part) if isinstance(section, ConfigDict) else None
+        if not isinstance(section, ConfigDict) or leaf not in section:
             raise InputError(
                 f"the configuration has no field {name}; cnnjax/fields.py lists them"
             )
@@ -89,27 +90,47 @@ def run(
         fallback: as there.
 
     Raises:
-        InputError: the grid or a point of it is bad, or there is no validation split.
+        InputError: the grid or a point of it is bad, or would need the test set.
+        RunError: no point could be trained to its end.
     """
+    points = [(point, changed(config, point)) for point in parse_grid(vary)]
+    for _, at in points:
+        _check_blind(at)
+    failed = []
+    for number, (point, at) in enumerate(points, start=1):
+        print(f"run {number} of {len(points)}: {json.dumps(point)}", flush=True)
+        try:
+            experiment.train(
+                at,
+                folder / _name(at),
+                default_name=default_name,
+                fallback=fallback,
+                with_test=False,
+            )
+        except StopRequestedError:
+            raise
+        except RunError as error:  # such as a rate too high; the others need not be
+            failed.append(f"failed: {json.dumps(point)}: {error}")
+            print(failed[-1], flush=True)
+            continue
+        runs.write_json(folder / RESULTS, collect(folder, config))
+    if len(failed) == len(points):
+        raise RunError(failed[-1])
+    print("\n".join([table(collect(folder, config)["runs"]), *failed]))
+    print(f"wrote {folder / RESULTS}")
+
+
+def _check_blind(config: ConfigDict) -> None:
     if not config.data.val_examples:
         raise InputError(
             "got data.val_examples=0, need a validation split to search with, as the"
             " test set is not for that; set --config.data.val_examples=5000"
         )
-    points = [(point, changed(config, point)) for point in parse_grid(vary)]
-    for number, (point, at) in enumerate(points, start=1):
-        print(f"run {number} of {len(points)}: {json.dumps(point)}", flush=True)
-        experiment.train(
-            at,
-            folder / _name(at),
-            default_name=default_name,
-            fallback=fallback,
-            with_test=False,
+    if config.train.report:
+        raise InputError(
+            "got train.report=True, need False, as a report opens the test set; write"
+            " one with report.py of the run that is chosen"
         )
-        results = collect(folder, config)
-        runs.write_json(folder / RESULTS, results)
-    print(table(results["runs"]))
-    print(f"wrote {folder / RESULTS}")
 
 
 def _name(config: ConfigDict) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from cnnjax.data.datasets import EMBEDDED
+
 HOLDS = "holds"
 FAILS = "does not hold"
 UNTOLD = "cannot be told at this n"
@@ -34,7 +36,7 @@ class Check:
         steps: of training that the claim speaks of; after fewer it is not judged.
         dataset: of which the claim gives the quantity; that of another is not judged.
             "" where any will do.
-        exact: computed and not measured: one value, without an interval.
+        exact: one value without an interval: computed, or timed over a whole run.
     """
 
     what: str
@@ -46,7 +48,7 @@ class Check:
     exact: bool = False
 
 
-def contrast(what: str, unit: str = "points", steps: int = 0) -> Check:
+def contrast(what: str, unit: str = "points", *, steps: int = 0) -> Check:
     """Returns the check that a difference, paired by seed, is more than zero."""
     return Check(what, 0.0, unit=unit, steps=steps)
 
@@ -73,8 +75,9 @@ def interval(values: Values) -> tuple[float, float, float, float]:
 def judge(check: Check, values: Values, *, steps: int, dataset: str) -> dict[str, Any]:
     """Returns a check and what was measured of it, as JSON, with a verdict.
 
-    "holds" where the whole interval lies inside the band, "does not hold" where all of
-    it lies outside on one side, else "cannot be told at this n".
+    "holds" where the whole interval lies inside the band (above `low` where it has no
+    upper end), "does not hold" where all of it lies outside on one side, else "cannot
+    be told at this n". What was trained on embedded pictures is not judged.
 
     Args:
         check: what was said before.
@@ -85,11 +88,13 @@ def judge(check: Check, values: Values, *, steps: int, dataset: str) -> dict[str
     mean, std, low, high = interval(values)
     if check.exact:
         std, low, high = 0.0, mean, mean
+    above = low >= check.low if math.isfinite(check.high) else low > check.low
+    stand_in = steps > 0 and dataset in EMBEDDED
     if steps < check.steps:
         verdict = TOO_SHORT
-    elif check.dataset and dataset != check.dataset:
+    elif stand_in or (check.dataset and dataset != check.dataset):
         verdict = OTHER_DATA
-    elif check.low <= low and high <= check.high:
+    elif above and high <= check.high:
         verdict = HOLDS
     elif high < check.low or low > check.high:
         verdict = FAILS

@@ -93,10 +93,9 @@ def _sgd_decay(lab: Lab) -> Outcome:
 
 def _lrn_sigmoid(lab: Lab) -> Outcome:
     def gain(activation: str) -> np.ndarray:
-        # ReLU's runs are those of other rows, which do not name it.
-        changes = {} if activation == "relu" else {"model.activation": activation}
-        without = {**changes, "model.lrn": False}
-        return short(lab, changes).values() - short(lab, without).values()
+        with_ = {"model.activation": activation}
+        without = {**with_, "model.lrn": False}
+        return short(lab, with_).values() - short(lab, without).values()
 
     relu, sigmoid = gain("relu"), gain("sigmoid")
     return Outcome(
@@ -157,7 +156,7 @@ ROWS = (
         "5.3",
         "L2 on local3 and local4 raises test accuracy",
         "base.py with optim.l2=0.004 and 0",
-        (contrast("with - without"),),
+        (contrast("with - without", steps=SHORT),),
         _differs({"optim.l2": 0.0}, "with L2", "without"),
     ),
     _row(
@@ -165,7 +164,7 @@ ROWS = (
         "5.3",
         "LRN raises test accuracy (1.4 points of top-1 on ImageNet)",
         "base.py with and without norm1 and norm2",
-        (contrast("with - without"),),
+        (contrast("with - without", steps=SHORT),),
         _differs({"model.lrn": False}, "with LRN", "without"),
     ),
     _row(
@@ -173,7 +172,7 @@ ROWS = (
         "5.3",
         "LRN suits ReLU, not a saturating activation",
         "base.py with and without LRN, with ReLU and with the sigmoid",
-        (contrast("LRN's gain with ReLU - with the sigmoid"),),
+        (contrast("LRN's gain with ReLU - with the sigmoid", steps=SHORT),),
         _lrn_sigmoid,
     ),
     _row(
@@ -181,7 +180,7 @@ ROWS = (
         "5.3",
         "distortions raise test accuracy a lot",
         "base.py with all four distortions, without any, and without each",
-        (contrast("all four - none"),),
+        (contrast("all four - none", steps=SHORT),),
         _augmentation,
     ),
     _row(
@@ -189,7 +188,7 @@ ROWS = (
         "5.3",
         "3x3 pooling with stride 2 is better than 2x2",
         "base.py with windows of 3 and of 2",
-        (contrast("3x3 - 2x2"),),
+        (contrast("3x3 - 2x2", steps=SHORT),),
         _differs({"model.pool": 2}, "3x3", "2x2"),
     ),
 )

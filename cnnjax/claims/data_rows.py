@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from cnnjax.claims.checks import contrast
+from cnnjax.claims.cifar_rows import SHORT, short
 from cnnjax.claims.lab import Lab
 from cnnjax.claims.row import Also, Outcome, Row
 from cnnjax.data.datasets import Dataset
@@ -13,13 +14,20 @@ from cnnjax.errors import MissingPackageError
 
 WIDTHS = (0.25, 0.5, 1.0, 2.0)
 SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)
+TRAINED = 1000  # steps, for widths to be told apart
 
 
-def _count(lab: Lab, share: float) -> int:
-    return max(1, round(share * len(lab.data_of("cifar").train.labels)))
+def _count(data: Dataset, share: float) -> int:
+    return max(1, round(share * len(data.train.labels)))
+
+
+def _first(data: Dataset, count: int) -> dict[str, int]:
+    """Returns the change to `count` training pictures; all of them is the default."""
+    return {"data.train_examples": 0 if count == len(data.train.labels) else count}
 
 
 def _data_size(lab: Lab) -> Outcome:
+    data = lab.data_of("cifar")
     accuracy: dict[tuple[float, float], np.ndarray] = {}
     gap: dict[tuple[float, float], np.ndarray] = {}
     for width in WIDTHS:
@@ -28,10 +36,7 @@ def _data_size(lab: Lab) -> Outcome:
             run = lab.train(
                 "base",
                 steps=lab.budget.cifar_small,
-                changes={
-                    "model.width": width,
-                    "data.train_examples": _count(lab, share),
-                },
+                changes={"model.width": width} | _first(data, _count(data, share)),
             )
             accuracy[width, share] = run.values()
             gap[width, share] = run.values("train/accuracy/last") - run.values()
@@ -97,19 +102,13 @@ def hog_accuracies(data: Dataset, counts: list[int], seed: int) -> list[float]:
     return found
 
 
-def _on_first(lab: Lab, data: Dataset, count: int) -> np.ndarray:
-    whole = count == len(data.train.labels)
-    changes = {} if whole else {"data.train_examples": count}
-    return lab.train("base", steps=lab.budget.cifar, changes=changes).values()
-
-
 def _classical(lab: Lab) -> Outcome:
     data = lab.data_of("cifar")
     most = lab.budget.pictures or len(data.train.labels)
     counts = [max(1, round(share * most)) for share in SHARES]
     # It has no randomness: every seed's network is set against the same machine.
     by_hand = np.array(hog_accuracies(data, counts, seed=0))
-    network = np.stack([_on_first(lab, data, count) for count in counts])
+    network = np.stack([short(lab, _first(data, n)).values() for n in counts])
     quarter, last = SHARES.index(0.25), len(SHARES) - 1
     gains = (network[last] - network[quarter]) - (by_hand[last] - by_hand[quarter])
     also = []
@@ -129,8 +128,8 @@ ROWS = (
         "larger networks gain more from more data, and overfit on little",
         "base.py with widths 1/4 to 2 on 5 to 100% of the training pictures",
         (
-            contrast("gain from 10% to all, width 2 - 1/4"),
-            contrast("training less test accuracy on 5%, width 2 - 1/4"),
+            contrast("gain from 10% to all, width 2 - 1/4", steps=TRAINED),
+            contrast("training less test accuracy on 5%, width 2 - 1/4", steps=TRAINED),
         ),
         _data_size,
     ),
@@ -139,7 +138,7 @@ ROWS = (
         "5.1",
         "hand-made features saturate with more data, the network does not",
         "HoG with a linear SVM against base.py on 5 to 100% of the training pictures",
-        (contrast("gain from 25% to all, network - HoG"),),
+        (contrast("gain from 25% to all, network - HoG", steps=SHORT),),
         _classical,
     ),
 )

@@ -12,7 +12,7 @@ from cnnjax import assembly, experiment, manifest, runs
 from cnnjax import config as configs
 from cnnjax.claims.budgets import Budget
 from cnnjax.claims.ledger import Ledger
-from cnnjax.claims.past import Run, figures, is_done
+from cnnjax.claims.past import Run, figures
 from cnnjax.data.datasets import Dataset
 
 
@@ -86,7 +86,8 @@ class Lab:
             "data.dir": data.directory,
             "data.pipeline": "device",
             "train.steps": steps,
-            "train.steps_per_call": 100,
+            # Not all in one call, so that a short run too can be stopped within.
+            "train.steps_per_call": max(1, min(100, steps // 4)),
             "train.tensorboard": False,
             "parallel.num_devices": 0,
         }
@@ -117,9 +118,10 @@ class Lab:
             RunError: it failed.
             StopRequestedError: SIGTERM or Ctrl-C; called again it goes on.
         """
+        changes = self._real(recipe, changes or {})
         config = self.config(recipe, steps=steps, changes=changes)
         data = self._data[_kind(config)]
-        parts = [f"{name}={value}" for name, value in (changes or {}).items()]
+        parts = [f"{name}={value}" for name, value in changes.items()]
         seeds = f"seeds 0 to {self.budget.seeds - 1}"
         where = self.name_of(_kind(config))
         key = ", ".join([where, recipe, *parts, f"{steps} steps", seeds])
@@ -128,17 +130,24 @@ class Lab:
             self.used.append(key)
         saved = (folder / runs.CHECKPOINTS / str(steps)).is_dir()
         if key not in self._ledger.runs or (weights and not saved):
-            if not (is_done(folder, config) and (saved or not weights)):
-                print(f"\n== {key}", flush=True)
-                experiment.train(
-                    config,
-                    folder,
-                    default_name=data.default_name,
-                    fallback=data.fallback,
-                    dataset=self.data_of(_kind(config)),
-                )
+            print(f"\n== {key}", flush=True)
+            if weights and not saved:  # ended, perhaps, but there is nothing to load
+                (folder / runs.FINAL_METRICS).unlink(missing_ok=True)
+            experiment.train(
+                config,
+                folder,
+                default_name=data.default_name,
+                fallback=data.fallback,
+                dataset=self.data_of(_kind(config)),
+            )
             self._ledger.put_run(key, figures(folder))
         return Run(key, folder, config, self._ledger.runs[key])
+
+    def _real(self, recipe: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+        # What is the recipe's own is no change, or one run would have two keys.
+        own = runs.flatten(self._recipes[recipe].to_dict())
+        asked = runs.flatten(changes)
+        return {name: changes[name] for name in changes if own[name] != asked[name]}
 
     def about(self) -> dict[str, Any]:
         """Returns versions, machine, devices and commit of what is measured now."""

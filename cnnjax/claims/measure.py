@@ -1,20 +1,25 @@
 """Measures the rows that were asked for, and writes what is known of all."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from cnnjax import runs
 from cnnjax.claims import output
 from cnnjax.claims.budgets import BUDGETS
 from cnnjax.claims.lab import Data, Lab
 from cnnjax.claims.ledger import Ledger
 from cnnjax.claims.row import measured
 from cnnjax.claims.table import ROWS
-from cnnjax.errors import InputError, MissingPackageError
+from cnnjax.data.datasets import EMBEDDED
+from cnnjax.errors import InputError, MissingPackageError, RunError
+from cnnjax.signals import StopRequestedError
 
 CHART = "claims.png"
+CHAPTER_S = ("cifar10", "mnist")
 
 
 def measure(
@@ -39,8 +44,9 @@ def measure(
         readme: gets the table, where it has the marks for one.
 
     Raises:
-        InputError: there is no such budget or row, or the data are missing.
-        RunError: a training failed.
+        InputError: there is no such budget or row, the data are missing, or another
+            process measures into `out`.
+        RunError: a training failed; the other rows have been measured.
         StopRequestedError: SIGTERM or Ctrl-C; the same call goes on.
     """
     unknown = [name for name in only if name not in ROWS]
@@ -49,14 +55,27 @@ def measure(
             f"got --budget={budget} and --only={','.join(only)}, need one of"
             f" {','.join(BUDGETS)} and some of {','.join(ROWS)}"
         )
-    ledger = Ledger(out)
-    lab = Lab(recipes, data, BUDGETS[budget], ledger, workdir)
-    names = list(only or ROWS)
-    keys, left_out = {}, []
+    with runs.locked(out, "out"):
+        ledger = Ledger(out)
+        lab = Lab(recipes, data, BUDGETS[budget], ledger, workdir)
+        failed = _measure_all(lab, ledger, list(only or ROWS))
+        best = best_rows(ledger.rows.values())
+        (out / CHART).write_bytes(output.chart(best))
+        written = [str(ledger.path), str(out / CHART)]
+        if output.write_readme(best, readme):
+            written.append(str(readme))
+    print(f"wrote {', '.join(written)}")
+    if failed:
+        raise RunError("; ".join(failed))
+
+
+def _measure_all(lab: Lab, ledger: Ledger, names: Sequence[str]) -> list[str]:
+    """Measures and prints rows; returns what is to be said of those that failed."""
+    keys, failed, left_out = {}, [], []
     for name in names:
         row = ROWS[name]
         on = [lab.name_of(row.data)] if row.data else []
-        key = keys[name] = ", ".join([name, budget, *on])
+        key = keys[name] = ", ".join([name, lab.budget.name, *on])
         if key in ledger.rows:
             print(f"{name} is finished")
             continue
@@ -66,32 +85,40 @@ def measure(
             ledger.put_row(key, measured(row, lab))
         except MissingPackageError as error:  # the other rows do without
             left_out.append(f"{name} is left out: {error}")
+        except StopRequestedError:
+            raise
+        except RunError as error:  # nor do they need this one
+            failed.append(f"{name} failed: {error}")
         else:
             print(f"{name}: {ledger.rows[key]['verdict']}", flush=True)
     output.print_table(
         [ledger.rows[key] for key in keys.values() if key in ledger.rows]
     )
-    best = _best(ledger.rows.values())
-    (out / CHART).write_bytes(output.chart(best))
-    written = [str(ledger.path), str(out / CHART)]
-    if output.write_readme(best, readme):
-        written.append(str(readme))
-    print("\n".join([*left_out, f"wrote {', '.join(written)}"]))
+    if left_out:
+        print("\n".join(left_out))
+    return failed
 
 
 def _stated(check: Any) -> str:
     return output.band(
         {
-            "band": [check.low, None if check.high > 1e300 else check.high],
+            "band": [check.low, None if math.isinf(check.high) else check.high],
             "unit": check.unit,
         }
     )
 
 
-def _best(rows: Any) -> list[dict[str, Any]]:
-    """Returns each claim's row of the largest budget, in the order of the table."""
+def best_rows(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns one row of each claim, in the order of the table.
+
+    That on the chapter's own pictures, else on others, else on embedded ones; then that
+    of the largest budget.
+    """
     order = list(BUDGETS)
-    chosen: dict[str, dict[str, Any]] = {}
-    for row in sorted(rows, key=lambda row: order.index(row["budget"])):
-        chosen[row["row"]] = row
+
+    def rank(row: dict[str, Any]) -> tuple[int, int]:
+        trueness = (row["dataset"] in ("", *CHAPTER_S)) - (row["dataset"] in EMBEDDED)
+        return trueness, order.index(row["budget"])
+
+    chosen = {row["row"]: row for row in sorted(rows, key=rank)}
     return [chosen[name] for name in ROWS if name in chosen]

@@ -62,10 +62,10 @@ def _rows(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     for row in rows:
         for i, check in enumerate(row["checks"]):
             first = i == 0
-            counted = row["n"] == 1 and not row["steps"]
-            runs = "counted" if counted else f"{row['budget']}, n = {row['n']}"
             if row["steps"]:
-                runs += f", {row['steps']:,} steps"
+                runs = f"{row['budget']}, n = {row['n']}, {row['steps']:,} steps"
+            else:
+                runs = "counted" if row["n"] == 1 else f"{row['n']} rounds of timing"
             lines.append(
                 (
                     row["row"] if first else "",

@@ -1,4 +1,4 @@
-"""Runs that have ended: what is kept of them, and whether one is the run asked for."""
+"""Runs that have ended, and what is kept of them."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cnnjax import runs
-from cnnjax.fields import fields
 from cnnjax.reporting import curves
 
 # Of a run's last training figures the mean is kept, as one batch says little.
@@ -41,29 +40,6 @@ class Run:
     def dataset(self) -> str:
         """The name of what it was trained and tested on."""
         return str(self.figures["dataset"])
-
-
-def is_done(folder: Path, config: ConfigDict) -> bool:
-    """Returns whether a run of `config` has ended there, perhaps of an older version.
-
-    What a newer version adds to the fields, and leaves at its default, changes nothing.
-    """
-    if not (folder / runs.FINAL_METRICS).exists():
-        return False
-    known = fields(config.model.name)
-    stored = runs.flatten(runs.read_json(folder / runs.CONFIG))
-    asked = runs.flatten(config.to_dict())
-    defaults = runs.flatten({name: known[name].default for name in known})
-    return (
-        all(
-            stored.get(name, defaults[name]) == asked[name]
-            for name in asked
-            # The same set may lie elsewhere.
-            if name not in (*runs.MAY_CHANGE, "data.dir")
-            and not name.startswith(runs.CHANGES_BYTES)
-        )
-        and stored["train.steps"] == asked["train.steps"]
-    )
 
 
 def figures(folder: Path) -> dict[str, Any]:

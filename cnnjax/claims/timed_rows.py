@@ -113,7 +113,7 @@ ROWS = (
         "5.3",
         "convolutions take most of the training time",
         "conv1 and conv2 forward and backward, against the whole step of base.py",
-        (Check("share of the step", 0.5, 1.0, "%"),),
+        (Check("share of the step", 0.5, unit="%"),),
         _conv_share,
     ),
     Row(
@@ -129,7 +129,7 @@ ROWS = (
         "speed",
         "5.3",
         "1,800 images a second on a GTX 1080",
-        "base.py, all seeds in one program, on this machine",
+        "base.py, all seeds in one program, on the machine of the run",
         (Check("images a second", GTX_1080, unit="images/s", exact=True),),
         _speed,
         data="cifar",

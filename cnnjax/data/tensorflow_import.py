@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from cnnjax.errors import InputError
+from cnnjax.errors import MissingPackageError
 
 
 def import_tensorflow() -> Any:
@@ -19,7 +19,7 @@ def import_tensorflow() -> Any:
         the module `tensorflow`.
 
     Raises:
-        InputError: it, or TensorFlow Datasets, is not installed.
+        MissingPackageError: it, or TensorFlow Datasets, is not installed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
@@ -27,7 +27,7 @@ def import_tensorflow() -> Any:
             tf = importlib.import_module("tensorflow")
             importlib.import_module("tensorflow_datasets")
     except ImportError as error:
-        raise InputError(
+        raise MissingPackageError(
             f"TensorFlow or TensorFlow Datasets is not installed ({error.name}); "
             "data.source=tfds reads with them; install them or use another source"
         ) from error

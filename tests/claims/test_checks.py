@@ -66,10 +66,17 @@ def test_a_band_of_other_steps_or_data_is_not_judged() -> None:
         ([0.01, 0.012, 0.011], checks.HOLDS),
         ([-0.01, -0.012, -0.011], checks.FAILS),
         ([0.01, -0.012, 0.011], checks.UNTOLD),
+        ([0.0, 0.0, 0.0], checks.UNTOLD),  # no difference is not more than none
     ],
 )
-def test_a_contrast_of_any_data(values: list[float], expected: str) -> None:
-    assert verdict(contrast("with - without"), values, steps=1, on="shapes") == expected
+def test_a_contrast_of_any_real_data(values: list[float], expected: str) -> None:
+    check = contrast("with - without", steps=3000)
+    assert verdict(check, values, steps=3000, on="cifar10_jpeg") == expected
+    assert verdict(check, values, steps=2999, on="cifar10_jpeg") == checks.TOO_SHORT
+    # Embedded pictures say nothing about a claim, unless nothing was trained on them.
+    assert verdict(check, values, steps=3000, on="shapes") == checks.OTHER_DATA
+    timing = contrast("with - without")
+    assert verdict(timing, values, steps=0, on="shapes") == expected
 
 
 def test_what_is_counted_has_no_interval() -> None:

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 
+from cnnjax.claims import measure
 from cnnjax.claims.checks import HOLDS
 from cnnjax.claims.counted_rows import num_outputs, num_weights
 from cnnjax.claims.data_rows import hog_accuracies
@@ -83,7 +84,7 @@ def test_pictures_are_moved() -> None:
     turned = moved(pictures, degrees=90)
     assert turned.sum() == pytest.approx(200, abs=2)
     row, column = np.argwhere(turned[0, :, :, 0] > 150)[0]
-    assert (row, column) in ((2, 4), (6, 4))
+    assert (row, column) == (2, 4)  # from the left to the top
     np.testing.assert_array_equal(moved(pictures), pictures)
     wide = np.zeros((1, 9, 9, 1), np.uint8)
     wide[0, 3:6, 3:6] = 255
@@ -115,3 +116,14 @@ def test_without_scikit_image_the_row_says_what_to_do(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "skimage.feature", None)
     with pytest.raises(MissingPackageError, match=r"pip install -e '\.\[claims\]'"):
         hog_accuracies(stripes(), [10], seed=0)
+
+
+def test_the_table_shows_the_truest_pictures_and_then_the_largest_budget() -> None:
+    def row(dataset: str, budget: str) -> dict:
+        return {"row": "l2", "dataset": dataset, "budget": budget}
+
+    shapes, jpeg = row("shapes", "full"), row("cifar10_jpeg", "standard")
+    quick, cifar = row("cifar10_jpeg", "quick"), row("cifar10", "quick")
+    best = measure.best_rows
+    assert best([jpeg, shapes, quick]) == best([quick, shapes, jpeg]) == [jpeg]
+    assert best([jpeg, cifar, shapes]) == [cifar]

@@ -1,12 +1,16 @@
 """The table of claims from the command line: stopped, gone on with, and added to."""
 
+import dataclasses
 import json
+import re
 import signal
 
 import pytest
 from PIL import Image
 
-from cnnjax.claims import checks
+from cnnjax import runs
+from cnnjax.claims import checks, measure
+from cnnjax.errors import RunError
 
 ROWS = "mlp,arithmetic"
 
@@ -86,6 +90,28 @@ def test_a_table_that_was_stopped_goes_on_to_the_same_figures(start, straight, c
         return {k: [c["values"] for c in r["checks"]] for k, r in found["rows"].items()}
 
     assert values(read(other)) == values(read(folder))
+
+
+def test_two_do_not_write_one_table(call, tmp_path):
+    with runs.locked(tmp_path / "results", "out"):
+        done = call("claims.py", *flags(tmp_path), cwd=tmp_path)
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: .*results is in use by .* --out\n", done.stderr)
+
+
+def test_a_training_that_fails_does_not_stop_the_other_rows(
+    call, tmp_path, monkeypatch
+):
+    def fails(lab):
+        raise RunError("the loss is nan")
+
+    failing = dataclasses.replace(measure.ROWS["mlp"], measure=fails)
+    monkeypatch.setitem(measure.ROWS, "mlp", failing)
+    done = call("claims.py", *flags(tmp_path), cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "error: mlp failed: the loss is nan\n"
+    assert [row["row"] for row in read(tmp_path)["rows"].values()] == ["arithmetic"]
+    Image.open(tmp_path / "results" / "claims.png").verify()
 
 
 @pytest.mark.parametrize(

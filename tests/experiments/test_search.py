@@ -82,15 +82,32 @@ def test_what_is_finished_is_not_trained_again(call, searched, snapshot):
     assert snapshot(folder) == before
 
 
+def test_a_point_that_fails_does_not_stop_the_others(call, without_test_set, tmp_path):
+    flags = (*FLAGS, f"--config.data.file={without_test_set}")
+    rates = "--vary=optim.learning_rate=[1e30, 0.1]"
+    done = call("search.py", *flags, rates, f"--workdir={tmp_path}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r'^failed: \{"optim.learning_rate": 1e\+30\}: ', done.stdout, re.M)
+    (run,) = json.loads((tmp_path / "search.json").read_text())["runs"]
+    assert run["changed"]["optim.learning_rate"] == 0.1
+    alone = "--vary=optim.learning_rate=[1e30]"
+    done = call("search.py", *flags, alone, f"--workdir={tmp_path / 'alone'}")
+    assert done.returncode == 1 and "error: failed: " in done.stderr
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
         ("--config.data.val_examples=0", "need a validation split"),
+        ("--vary=data.val_examples=[20, 0]", "need a validation split"),
+        ("--vary=train.report=[true]", "a report opens the test set"),
         ("--vary=optim.learning_rate", "need FIELD="),
         ("--vary=optim.learning_rate=0.1", "need FIELD="),
         ("--vary=optim.learning_rate=[]", "need FIELD="),
         ("--vary=optim.rate=[1]", "has no field optim.rate"),
         ("--vary=nothing.rate=[1]", "has no field nothing.rate"),
+        ("--vary=seed.of=[1]", "has no field seed.of"),
+        ("--vary=optim.learning_rate.of=[1]", "has no field optim.learning_rate.of"),
         ("--vary=optim.learning_rate=[-1]", "got optim.learning_rate=-1.0"),
         ('--vary=optim.name=["lion"]', "got optim.name='lion'"),
     ],

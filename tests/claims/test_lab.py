@@ -1,0 +1,77 @@
+"""Which runs are trained, and which are known already."""
+
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from cnnjax import runs
+from cnnjax.claims import lab
+from cnnjax.claims.budgets import BUDGETS
+from cnnjax.claims.ledger import Ledger
+from cnnjax.config import default_config
+
+FIGURES = {"dataset": "cifar10_jpeg", "test/accuracy": [0.7, 0.71]}
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The folders of the runs that were trained, in place of trainings."""
+    folders = []
+
+    def train(config: ConfigDict, folder: Path, **_: object) -> None:
+        if (folder / runs.FINAL_METRICS).exists():
+            return
+        folders.append(folder)
+        saved = folder / runs.CHECKPOINTS / str(config.train.steps)
+        saved.mkdir(parents=True, exist_ok=True)
+        (folder / runs.FINAL_METRICS).touch()
+
+    monkeypatch.setattr(lab.experiment, "train", train)
+    monkeypatch.setattr(lab, "figures", lambda folder: FIGURES)
+    monkeypatch.setattr(lab.Lab, "data_of", lambda self, kind: None)
+    return folders
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> lab.Lab:
+    return lab.Lab(
+        {"base": default_config("CifarCNN")},
+        {"cifar": lab.Data("cifar10_jpeg", "", "cifar10", "shapes")},
+        BUDGETS["quick"],
+        Ledger(tmp_path),
+        tmp_path / "runs",
+    )
+
+
+def test_what_is_trained_once_is_known(bench: lab.Lab, trained: list[Path]) -> None:
+    first = bench.train("base", steps=20)
+    assert bench.train("base", steps=20) == first
+    # The recipe's own values are no changes, whoever names them.
+    own = {"optim.l2": 0.004, "data.distortions": (), "model.activation": "relu"}
+    assert bench.train("base", steps=20, changes=own) == first
+    assert len(trained) == 1
+    other = bench.train("base", steps=20, changes={"optim.l2": 0.0})
+    assert other.key == "cifar10_jpeg, base, optim.l2=0.0, 20 steps, seeds 0 to 1"
+    assert trained == [first.folder, other.folder]
+    assert bench.used == [first.key, other.key]
+
+
+def test_weights_that_are_gone_are_trained_again(
+    bench: lab.Lab, trained: list[Path]
+) -> None:
+    run = bench.train("base", steps=20, weights=True)
+    bench.train("base", steps=20, weights=True)
+    assert len(trained) == 1
+    (run.folder / runs.CHECKPOINTS / "20").rmdir()
+    bench.train("base", steps=20)  # its figures are enough
+    assert len(trained) == 1
+    bench.train("base", steps=20, weights=True)
+    assert len(trained) == 2
+
+
+def test_a_short_run_is_not_one_call(bench: lab.Lab) -> None:
+    calls = [
+        bench.config("base", steps=n).train.steps_per_call for n in (1, 20, 100, 3000)
+    ]
+    assert calls == [1, 5, 25, 100]
