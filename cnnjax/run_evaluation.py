@@ -10,6 +10,7 @@ from cnnjax import assembly, inference, runs, training
 from cnnjax.clocks import Clocks
 from cnnjax.data import datasets
 from cnnjax.data.datasets import Dataset
+from cnnjax.errors import InputError
 from cnnjax.evaluation import Evaluator
 from cnnjax.replicas import start_state
 from cnnjax.reporting import console
@@ -39,13 +40,18 @@ def evaluate(
     mesh = assembly.choose_mesh(config)
     recipe = assembly.make_recipe(config, dataset.num_classes)
     preprocessing = assembly.make_preprocessing(config)
-    like = start_state(
-        recipe,
-        seed=config.seed,
-        num_seeds=config.num_seeds,
-        image_shape=preprocessing.output_shape(dataset.image_shape),
-        mesh=mesh,
-    )
+    try:
+        like = start_state(
+            recipe,
+            seed=config.seed,
+            num_seeds=config.num_seeds,
+            image_shape=preprocessing.output_shape(dataset.image_shape),
+            mesh=mesh,
+        )
+    except ValueError as error:
+        raise InputError(
+            f"{config.model.name} does not fit {dataset.name}: {error}"
+        ) from error
     state = inference.restore(workdir, like, checkpoint)
     evaluator_of = partial(
         Evaluator,

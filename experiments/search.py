@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from cnnjax import backend, cli, config_files
 
 DEFAULT_CONFIG = "configs/base.py"
+DIGITS = ("SimpleCNN", "MLP", "LeNet5")  # the networks that take nothing else
 
 
 def run(config: ConfigDict, workdir: str, vary: list[str]) -> None:
@@ -29,7 +30,7 @@ def run(config: ConfigDict, workdir: str, vary: list[str]) -> None:
     where = workdir or experiment.default_workdir(
         f"search-{config_files.name(DEFAULT_CONFIG)}"
     )
-    digits = config.model.name != "CifarCNN"
+    digits = config.model.name in DIGITS
     search.run(
         config,
         vary,

@@ -30,7 +30,9 @@ def layers(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
     """Returns the layers with weights, in order.
 
     A convolution costs height * width * kernel_height * kernel_width * in * out, with
-    zeros around the picture counted as the hardware would; a dense layer in * out.
+    zeros around the picture counted as the hardware would; a dense layer in * out; any
+    other without a method `multiply_adds` each number of its `kernel`, where it has
+    one, at each place of its output.
     Pooling, normalisation, activations and biases are not counted. The compiler's own
     analysis leaves the zeros out and means nothing for Winograd's convolution.
 
@@ -48,7 +50,7 @@ def layers(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
             if any(isinstance(leaf, jax.Array) for leaf in weights.values()):
                 size = sum(leaf.size for leaf in jax.tree.leaves(weights))
                 shape = tuple(out.shape[1:])
-                cost = _multiply_adds(module, args[0].shape[1:])
+                cost = _multiply_adds(module, args[0].shape[1:], shape)
                 found.append(Layer(str(module.name), shape, size, cost))
         return out
 
@@ -60,10 +62,13 @@ def layers(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
     return found
 
 
-def _multiply_adds(module: Any, image_shape: tuple[int, ...]) -> int:
-    if isinstance(module, nn.Dense):
-        return math.prod(module.variables["params"]["kernel"].shape)
-    return module.multiply_adds(image_shape)
+def _multiply_adds(
+    module: Any, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
+) -> int:
+    if hasattr(module, "multiply_adds"):
+        return module.multiply_adds(input_shape)
+    kernel = module.variables["params"].get("kernel")
+    return 0 if kernel is None else math.prod(kernel.shape + output_shape[:-1])
 
 
 def table(found: list[Layer], total_params: int) -> str:

@@ -129,3 +129,8 @@ def test_views_need_a_crop(call, colour_run):
     flags = (f"--workdir={colour_run[0]}", "--config.data.crop=32")
     done = call("evaluate.py", *flags)
     assert_refused(done, "views=10 with data.crop=32, need a crop smaller .* 32x32")
+
+
+def test_a_network_that_takes_no_crop(call, averaged_run):
+    done = call("evaluate.py", f"--workdir={averaged_run[0]}", "--config.data.crop=24")
+    assert_refused(done, "does not fit digits: .*need .*28, 28, 1")

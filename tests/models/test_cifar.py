@@ -1,5 +1,6 @@
 """The chapter's network against the same weights run through tf.nn."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -116,6 +117,19 @@ def test_multiply_adds_by_formula() -> None:
     assert "1,068,298" in text
     assert f"{total:,}" in text
     assert f"{2 * total:,} arithmetic operations" in text
+
+
+def test_multiply_adds_of_layers_that_do_not_count_themselves() -> None:
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, images: jax.Array) -> jax.Array:
+            x = nn.Conv(6, (3, 3), strides=2, feature_group_count=3)(images)
+            return nn.Dense(10)(nn.LayerNorm()(x).reshape(len(x), -1))
+
+    conv, norm, dense = summary.layers(Net(), (8, 8, 3))
+    assert conv.multiply_adds == 4 * 4 * 3 * 3 * 1 * 6
+    assert (norm.num_params, norm.multiply_adds) == (12, 0)
+    assert dense.multiply_adds == 4 * 4 * 6 * 10
 
 
 def test_without_lrn_nothing_is_normalised(params) -> None:
