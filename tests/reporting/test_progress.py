@@ -12,8 +12,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
-import sys, time
+import signal, sys, time
 from cnnjax.reporting import progress
+# A shell starts what it runs in the background with Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with progress.bar(10, 13) as advance:
     for step in range(10, 13):
         print(f"step {step}, loss=[bold]{step}.00", flush=True)
