@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from cnnjax import (
     assembly,
+    folders,
     identity,
     manifest,
     processes,
@@ -78,13 +79,8 @@ def _train(
     meet: Callable[..., None],
 ) -> None:
     stored = runs.flatten(config.to_dict())
-    try:
+    with folders.writing(workdir, "workdir"):
         finished = runs.finished(workdir, stored)
-    except OSError as error:
-        raise InputError(
-            f"got --workdir={workdir}, need a folder that can be written"
-            f" ({error.strerror}); name another"
-        ) from error
     if finished is not None:
         print(f"{workdir} is finished")
         console.print_summary(finished, config.eval.top_k)

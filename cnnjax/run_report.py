@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from cnnjax import assembly, diagnosis, inference, runs
+from cnnjax import assembly, diagnosis, folders, inference, runs
 from cnnjax.errors import InputError, RunError
 from cnnjax.reporting import network_sections, report, training_sections
 from cnnjax.reporting.curves import read_metrics
@@ -162,15 +162,10 @@ def _diagnose(workdir: Path, config: ConfigDict) -> list[Section]:
 
 def _write(folder: Path, title: str, sections: Sequence[Section]) -> Path:
     page = folder / "index.html"
-    try:
+    with folders.writing(folder.parent, "workdir", "copy the run to one"):
         folder.mkdir(exist_ok=True)
         for section in sections:
             for picture in section.pictures:
                 (folder / f"{picture.name}.png").write_bytes(picture.png)
         page.write_bytes(report.render(title, sections))
-    except OSError as error:
-        raise InputError(
-            f"got --workdir={folder.parent}, need a folder that can be written"
-            f" ({error.strerror}); copy the run to one"
-        ) from error
     return page

@@ -1,14 +1,12 @@
-"""A workdir: its lock, its configuration, what may change on resume, its results."""
+"""A workdir: its configuration, what may change on resume, its results."""
 
-import fcntl
 import json
-import os
-import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cnnjax import folders
 from cnnjax.errors import InputError
 
 CONFIG = "config.json"
@@ -16,7 +14,6 @@ MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
 FINAL_METRICS = "final_metrics.json"
 CHECKPOINTS = "checkpoints"
-LOCK = ".lock"
 UNFINISHED = ".tmp"
 
 # What may differ between a run and its resumption. Devices and mode change the bytes.
@@ -50,72 +47,25 @@ def open_run(
         InputError: the folder cannot be written, holds another run or other files, or
             is in use by another process.
     """
-    try:
+    with folders.writing(workdir, "workdir"):
         _check_no_strangers(workdir)
-    except OSError as error:
-        raise _unwritable(workdir, "workdir", error) from error
-    with locked(workdir, "workdir"):
+    with folders.locked(workdir, "workdir"):
         _check_is_run_of(workdir, config, steps_may_change)
         write_json(workdir / CONFIG, config)
         yield
-
-
-@contextmanager
-def locked(folder: Path, flag: str) -> Iterator[None]:
-    """Makes a folder and holds its lock.
-
-    The lock is the kernel's (`flock`): it ends with the process, however that ends.
-
-    Args:
-        folder: any.
-        flag: which names it on the command line, for the messages.
-
-    Raises:
-        InputError: it cannot be written, or another process holds it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise _unwritable(folder, flag, error) from error
-    try:
-        _lock(lock, folder, flag)
-        yield
-    finally:
-        os.close(lock)
-
-
-def _unwritable(folder: Path, flag: str, error: OSError) -> InputError:
-    return InputError(
-        f"got --{flag}={folder}, need a folder that can be written"
-        f" ({error.strerror}); name another"
-    )
 
 
 def _check_no_strangers(workdir: Path) -> None:
     if not workdir.is_dir() or (workdir / CONFIG).exists():
         return
     # A run that was killed as it began leaves no more than these.
-    ours = (LOCK, f"{CONFIG}{UNFINISHED}")
+    ours = (folders.LOCK, f"{CONFIG}{UNFINISHED}")
     strangers = sorted(p.name for p in workdir.iterdir() if p.name not in ours)
     if strangers:
         raise InputError(
             f"{workdir} is not empty ({strangers[0]}, ...) and holds no {CONFIG}:"
             " need a new folder or one of an earlier run; name another --workdir"
         )
-
-
-def _lock(lock: int, folder: Path, flag: str) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        owner = os.read(lock, 100).decode(errors="replace") or "another process"
-        raise InputError(
-            f"{folder} is in use by {owner}; wait for it, stop it, or name another"
-            f" --{flag}"
-        ) from error
-    os.truncate(lock, 0)
-    os.write(lock, f"process {os.getpid()} on {platform.node()}".encode())
 
 
 def _check_is_run_of(

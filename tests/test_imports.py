@@ -14,7 +14,7 @@ FILES = sorted([*ROOT.glob("cnnjax/**/*.py"), *ROOT.glob("experiments/**/*.py")]
 # Each may import what stands on an earlier line, and itself where it is a package.
 ORDER = (
     "errors clocks orbax_noise backend spread best digests",
-    "mismatch",
+    "mismatch folders",
     "prng ops losses metrics processes",
     "models",
     "optimizers",

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cnnjax import inference, runs
+from cnnjax import folders, inference, runs
 from cnnjax.config import default_config
 from cnnjax.errors import InputError
 from cnnjax.fields import FIELDS, MODEL_FIELDS
@@ -152,7 +152,7 @@ def test_other_peoples_files_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_run_killed_as_it_began_can_begin_again(tmp_path: Path) -> None:
-    (tmp_path / runs.LOCK).write_text("process 1 on elsewhere")
+    (tmp_path / folders.LOCK).write_text("process 1 on elsewhere")
     (tmp_path / "config.json.tmp").write_text('{"se')
     enter(tmp_path)
     assert inference.stored_config(tmp_path)["seed"] == 0

@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from cnnjax import runs
+from cnnjax import folders
 from cnnjax.claims import output
 from cnnjax.claims.budgets import BUDGETS
 from cnnjax.claims.lab import Data, Lab
@@ -55,7 +55,7 @@ def measure(
             f"got --budget={budget} and --only={','.join(only)}, need one of"
             f" {','.join(BUDGETS)} and some of {','.join(ROWS)}"
         )
-    with runs.locked(out, "out"):
+    with folders.locked(out, "out"):
         ledger = Ledger(out)
         lab = Lab(recipes, data, BUDGETS[budget], ledger, workdir)
         failed = _measure_all(lab, ledger, list(only or ROWS))

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cnnjax.errors import InputError
+from cnnjax import folders
 
 # Of a saliency picture: small pixels are enlarged to about so many, and not smoothed.
 SALIENCY_SIDE = 256
@@ -83,13 +83,8 @@ def save_saliencies(
     Raises:
         InputError: there can be no such folder.
     """
-    try:
+    with folders.writing(directory, "saliency"):
         directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"got --saliency={directory}, need a folder that can be written"
-            f" ({error.strerror}); name another"
-        ) from error
     for i, (picture, image, saliency) in enumerate(
         zip(pictures, images, saliencies, strict=True), start=1
     ):

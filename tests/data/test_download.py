@@ -10,7 +10,7 @@ import pytest
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums
 
-from cnnjax.data import arrays, download, tensorflow_import, tfds_source
+from cnnjax.data import arrays, hosts, tensorflow_import, tfds_source
 from cnnjax.errors import InputError
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse"]
@@ -205,7 +205,7 @@ def test_a_download_that_fails_has_said_its_size_and_time(
     def fail(self, **_):
         raise OSError("Connection reset by peer\nmore")
 
-    monkeypatch.setattr(download, "reachable", lambda url: url == URL)
+    monkeypatch.setattr(hosts, "reachable", lambda url: url == URL)
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
     with pytest.raises(
         arrays.MissingDatasetError, match=r"Connection reset by peer.*or put cifar-10"
@@ -231,8 +231,8 @@ def test_interrupting_cleans_up_and_goes_on_upwards(tmp_path, monkeypatch, regis
 
 def test_estimate_takes_the_rates_of_the_host():
     # 170,052,171 bytes at 85,000 and 55,000 a second.
-    assert "about 33 to 52 minutes" in download.estimate(URL, 170_052_171)
-    assert "about 1 to 10 minutes" in download.estimate("https://a.org/b", 600_000_000)
+    assert "about 33 to 52 minutes" in hosts.estimate(URL, 170_052_171)
+    assert "about 1 to 10 minutes" in hosts.estimate("https://a.org/b", 600_000_000)
 
 
 def test_reachable_asks_the_host_or_the_proxy(monkeypatch):
@@ -245,10 +245,10 @@ def test_reachable_asks_the_host_or_the_proxy(monkeypatch):
         return io.BytesIO()
 
     monkeypatch.setattr(socket, "create_connection", connect)
-    assert download.reachable(URL)
-    assert download.reachable("http://a.org:8080/b")
+    assert hosts.reachable(URL)
+    assert hosts.reachable("http://a.org:8080/b")
     monkeypatch.setenv("https_proxy", "http://proxy.local:3128")
-    assert download.reachable(URL)
+    assert hosts.reachable(URL)
     expected = ["www.cs.toronto.edu", 443, "a.org", 8080, "proxy.local", 3128]
     assert [part for address in asked for part in address] == expected
 
@@ -259,9 +259,9 @@ def test_reachable_gives_up_on_a_name_server_that_does_not_answer(monkeypatch):
         raise socket.gaierror("timed out")
 
     monkeypatch.setattr(socket, "create_connection", wait)
-    monkeypatch.setattr(download, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(hosts, "PROBE_SECONDS", 0.2)
     start = time.monotonic()
-    assert not download.reachable(URL)
+    assert not hosts.reachable(URL)
     assert time.monotonic() - start < 1.5
 
 

@@ -8,7 +8,7 @@ import signal
 import pytest
 from PIL import Image
 
-from cnnjax import runs
+from cnnjax import folders
 from cnnjax.claims import checks, measure
 from cnnjax.errors import RunError
 
@@ -93,7 +93,7 @@ def test_a_table_that_was_stopped_goes_on_to_the_same_figures(start, straight, c
 
 
 def test_two_do_not_write_one_table(call, tmp_path):
-    with runs.locked(tmp_path / "results", "out"):
+    with folders.locked(tmp_path / "results", "out"):
         done = call("claims.py", *flags(tmp_path), cwd=tmp_path)
     assert done.returncode == 2
     assert re.fullmatch(r"error: .*results is in use by .* --out\n", done.stderr)
