@@ -156,25 +156,36 @@ def runs(configs: Mapping[str, ConfigDict]) -> Cases:
         config = base.copy_and_resolve_references().unlock()
         config.data.pipeline, config.train.steps_per_call = pipeline, steps_per_call
         config.train.steps, config.num_seeds = 2**32 // size, num_seeds
-        mesh, how = assembly.choose_mesh(config), assembly.make_preprocessing(config)
-        start = start_state(
-            recipe,
-            seed=0,
-            num_seeds=num_seeds,
-            image_shape=batch["image"].shape[1:],
-            mesh=mesh,
-        )
-        case = ours.update_case(
-            name,
-            assembly.make_update(config, recipe, split, how, mesh)(0, Clocks()),
-            start,
-            steps=RUN_STEPS,
-            log_every=config.train.log_every,
-            images=num_seeds * size,
-        )
-        cases.append(case)
+        cases.append(run_case(name, config, recipe, split))
     pairs = [(case.name, alone.name) for case in cases[1:4]]
     return cases, [*pairs, (MANY_STEPS, "device"), (MANY_SEEDS, MANY_STEPS)]
+
+
+def run_case(name: str, config: ConfigDict, recipe: Recipe, split: Split) -> Case:
+    """Returns `RUN_STEPS` steps of a configuration, batches included, of all its seeds.
+
+    Args:
+        name: of the case.
+        config: of the run.
+        recipe: its network, loss and optimiser.
+        split: the training pictures.
+    """
+    mesh, how = assembly.choose_mesh(config), assembly.make_preprocessing(config)
+    start = start_state(
+        recipe,
+        seed=0,
+        num_seeds=config.num_seeds,
+        image_shape=how.output_shape(split.images.shape[1:]),
+        mesh=mesh,
+    )
+    return ours.update_case(
+        name,
+        assembly.make_update(config, recipe, split, how, mesh)(0, Clocks()),
+        start,
+        steps=RUN_STEPS,
+        log_every=config.train.log_every,
+        images=config.num_seeds * config.train.batch_size,
+    )
 
 
 def _noise(name: str) -> Split:

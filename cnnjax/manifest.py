@@ -52,7 +52,7 @@ def describe(mesh: Mesh, *, mode: str, data: Mapping[str, Any]) -> dict[str, Any
         },
         "flags": {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "")},
         "data": dict(data),
-        "commit": _commit(),
+        "commit": commit_of(Path(__file__).parent),
     }
 
 
@@ -72,14 +72,22 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _commit() -> str | None:
-    """Returns the commit, with "-dirty" behind it where files differ from it."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    describe = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+def commit_of(folder: Path) -> str | None:
+    """Returns the commit of the program in `folder`, None where there is no such.
+
+    With "-dirty" behind it where Python files differ from it; results, which a program
+    writes there itself, do not count.
+    """
+
+    def git(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
     try:
-        found = subprocess.run(
-            [*git, *describe], capture_output=True, text=True, check=False
-        )
+        head = git("rev-parse", "--verify", "HEAD").stdout.strip()
     except FileNotFoundError:
         return None
-    return found.stdout.strip() or None
+    if not head:
+        return None
+    changed = git("diff", "--quiet", "HEAD", "--", ":(top,glob)**/*.py").returncode
+    return f"{head}-dirty" if changed else head

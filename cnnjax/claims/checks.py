@@ -36,7 +36,7 @@ class Check:
         steps: of training that the claim speaks of; after fewer it is not judged.
         dataset: of which the claim gives the quantity; that of another is not judged.
             "" where any will do.
-        exact: one value without an interval: computed, or timed over a whole run.
+        exact: one value without an interval: it is counted.
     """
 
     what: str

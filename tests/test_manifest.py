@@ -1,0 +1,38 @@
+"""The commit that a run says it was made by."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cnnjax.manifest import commit_of
+
+
+def test_commit_is_dirty_where_the_program_differs(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        command = ["git", "-C", str(tmp_path), *identity, *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True
+        ).stdout
+
+    package = tmp_path / "package"
+    package.mkdir()
+    program, results = package / "program.py", tmp_path / "results.json"
+    program.write_text("a = 1\n")
+    results.write_text("{}")
+    git("init", "-q")
+    assert commit_of(package) is None
+    git("add", ".")
+    git("commit", "-qm", "first")
+    head = git("rev-parse", "HEAD").strip()
+    results.write_text("[]")
+    assert commit_of(package) == head
+    program.write_text("a = 2\n")
+    assert commit_of(package) == f"{head}-dirty"
+
+
+def test_no_git_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert commit_of(tmp_path) is None  # no repository
+    monkeypatch.setenv("PATH", "")
+    assert commit_of(Path(__file__).parent) is None
