@@ -16,8 +16,9 @@ COLOURS = {
     checks.HOLDS: "#009E73",
     checks.FAILS: "#D55E00",
     checks.OTHER_DATA: "#56B4E9",
+    checks.UNTOLD: "#777777",
+    checks.TOO_SHORT: "#BBBBBB",
 }
-UNTOLD_COLOUR = "#777777"
 
 
 def number(value: float, unit: str, *, signed: bool = False) -> str:
@@ -142,18 +143,20 @@ def chart(rows: Sequence[Mapping[str, Any]]) -> bytes:
         for check in row["checks"]
         if len(check["values"]) > 1 and check["std"]
     ]
-    height = 0.9 + 0.24 * max(1, len(shown))
+    height = 1.2 + 0.24 * max(1, len(shown))
     with plots.figure(7.2, height) as drawn:
         axes = drawn.add_subplot()
         axes.axvspan(0, 1, color="#009E73", alpha=0.12, lw=0)
+        dots: dict[str, Any] = {}  # verdict -> one of its dots
         for i, (_, check) in enumerate(shown):
             low, high = check["band"]
             unit = (high - low) if high is not None else _reach(check)
             ends = [(end - low) / unit for end in check["interval"]]
             at = (check["mean"] - low) / unit
-            colour = COLOURS.get(check["verdict"], UNTOLD_COLOUR)
+            colour = COLOURS[check["verdict"]]
             axes.plot([max(-2, min(3, end)) for end in ends], [i, i], color=colour)
-            axes.plot(max(-2, min(3, at)), i, "o", color=colour, markersize=4)
+            (dot,) = axes.plot(max(-2, min(3, at)), i, "o", color=colour, markersize=4)
+            dots.setdefault(check["verdict"], dot)
             axes.annotate(
                 number(check["mean"], check["unit"], signed=check["unit"] == "points"),
                 (1.01, i),
@@ -170,6 +173,14 @@ def chart(rows: Sequence[Mapping[str, Any]]) -> bytes:
         axes.axvline(0, color="black", lw=0.6)
         axes.set_title(
             "measured, with 95% intervals, against the stated band", fontsize=9
+        )
+        drawn.legend(
+            dots.values(),
+            dots,
+            loc="outside lower center",
+            ncols=max(1, len(dots)),
+            fontsize=7,
+            frameon=False,
         )
         return plots.png(drawn)
 
