@@ -1,6 +1,7 @@
 """From a configuration to the objects it names, and the checks between them."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import flax.linen as nn
@@ -29,12 +30,11 @@ def make_model(config: ConfigDict, num_classes: int) -> nn.Module:
     return MODELS[config.model.name](num_classes=num_classes, dtype=dtype, **options)
 
 
-def make_loss(config: ConfigDict) -> LossFn:
+def make_loss(config: ConfigDict, label_smoothing: float = 0.0) -> LossFn:
     """Returns (logits, labels) -> loss of each example: the network's own."""
     if config.model.get("variant") == "1998":
         return partial(lenet.rejection_cross_entropy, j=lenet.REJECTION_J)
-    smoothing = config.optim.label_smoothing
-    return partial(losses.cross_entropy, label_smoothing=smoothing)
+    return partial(losses.cross_entropy, label_smoothing=label_smoothing)
 
 
 def make_recipe(config: ConfigDict, num_classes: int) -> Recipe:
@@ -61,7 +61,8 @@ def make_recipe(config: ConfigDict, num_classes: int) -> Recipe:
         model=make_model(config, num_classes),
         tx=tx,
         schedule=schedule,
-        loss_fn=make_loss(config),
+        loss_fn=make_loss(config, optim.label_smoothing),
+        eval_loss_fn=make_loss(config),
         l1=l1,
         l2=l2,
         penalised=cifar.PENALISED,
@@ -120,6 +121,45 @@ def load_data(
             f" {dataset.num_classes} classes of {dataset.name}, or all is right"
         )
     return dataset
+
+
+def load_data_of_run(config: ConfigDict, trained_on: str) -> Dataset:
+    """Returns what `config` names, or what its run was trained on; nothing else.
+
+    Args:
+        config: of a run, perhaps with other data.
+        trained_on: the name of what it was trained on.
+
+    Raises:
+        InputError: as `load_data`.
+    """
+    config = config.copy_and_resolve_references()
+    data = config.data
+    if data.source == "tfds" and not data.name and not data.dir:
+        if trained_on in datasets.EMBEDDED:  # they had to stand in
+            data.source = "embedded"
+        else:
+            data.on_missing = "error"
+    return load_data(config, default_name=trained_on, fallback=trained_on)
+
+
+@contextlib.contextmanager
+def fitting(config: ConfigDict, dataset: Dataset) -> Iterator[None]:
+    """Says in one line that a network cannot take pictures, where that shows within.
+
+    Args:
+        config: of the network.
+        dataset: of the pictures.
+
+    Raises:
+        InputError: in place of a ValueError.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(
+            f"{config.model.name} does not fit {dataset.name}: {error}"
+        ) from error
 
 
 def choose_mesh(config: ConfigDict) -> Mesh:

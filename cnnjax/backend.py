@@ -34,7 +34,7 @@ def start(*, compile_cache: bool = True, deterministic: bool = False) -> None:
 
     _keep_freed_memory()
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
-        jax.config.update("jax_num_cpu_devices", _num_cores())
+        jax.config.update("jax_num_cpu_devices", num_cores())
     if compile_cache:
         _cache_compiled_programs()
     if deterministic:
@@ -92,7 +92,8 @@ def _cpu_kind() -> str:
     return hashlib.sha256(kind.encode()).hexdigest()[:12]
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
+    """Returns how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -8,13 +8,14 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from cnnjax import assembly, manifest
+from cnnjax import assembly, folders, manifest
 from cnnjax.benchmark_groups import GROUPS, network_cases
 from cnnjax.benchmarking import output
 from cnnjax.benchmarking.timing import alternate, compare, row
 
 # Idle threads of the other libraries spin for a while before they sleep.
 PAUSE_SECONDS = 0.2
+RESULTS, CHART = "benchmark.json", "benchmark.png"
 
 
 def measure(
@@ -32,8 +33,13 @@ def measure(
         rounds: that each case is timed, in alternation with the others of its group.
         out: folder of the results.
         profile: folder for a trace of five training steps of "base", or None.
+
+    Raises:
+        InputError: `out` cannot be written.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    with folders.writing(out, "out"):
+        out.mkdir(parents=True, exist_ok=True)
+        (out / RESULTS).touch()  # before ten minutes are spent
     mesh = assembly.choose_mesh(configs["base"])
     noise = {"name": "noise of the shapes of cifar10 and mnist"}
     result = manifest.describe(mesh, mode=configs["base"].parallel.mode, data=noise)
@@ -49,9 +55,9 @@ def measure(
         }
         output.print_group(group, measured[group])
     result |= {"rounds": rounds, "groups": measured}
-    (out / "benchmark.json").write_text(json.dumps(result, indent=2) + "\n")
-    output.chart(measured, out / "benchmark.png")
-    print(f"wrote {out / 'benchmark.json'} and {out / 'benchmark.png'}")
+    (out / RESULTS).write_text(json.dumps(result, indent=2) + "\n")
+    output.chart(measured, out / CHART)
+    print(f"wrote {out / RESULTS} and {out / CHART}")
     if profile is not None:
         case = network_cases({"base": configs["base"]})[0]
         case.run()

@@ -35,8 +35,8 @@ PEERS: tuple[Callable[[peer.Job], list[peer.Peer]], ...] = (
     torch_peer.make,
 )
 RUN_STEPS = 20
-MANY_STEPS = "device, 100 steps a call"
-MANY_SEEDS = "4 seeds, 100 steps a call"
+MANY_STEPS = f"device, {RUN_STEPS} steps a call"
+MANY_SEEDS = f"4 seeds, {RUN_STEPS} steps a call"
 # What the pictures of the two data sets look like, and how many there are.
 SHAPES = {"cifar10": (50_000, 32, 32, 3), "mnist": (60_000, 28, 28, 1)}
 
@@ -150,8 +150,8 @@ def runs(configs: Mapping[str, ConfigDict]) -> Cases:
     for name, pipeline, steps_per_call, num_seeds in (
         ("tfdata", "tfdata", 1, 1),
         ("device", "device", 1, 1),
-        (MANY_STEPS, "device", 100, 1),
-        (MANY_SEEDS, "device", 100, 4),
+        (MANY_STEPS, "device", RUN_STEPS, 1),
+        (MANY_SEEDS, "device", RUN_STEPS, 4),
     ):
         config = base.copy_and_resolve_references().unlock()
         config.data.pipeline, config.train.steps_per_call = pipeline, steps_per_call

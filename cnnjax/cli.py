@@ -1,5 +1,7 @@
 """What the scripts share: their flags, and errors to exit codes."""
 
+import io
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -65,7 +67,7 @@ def main(
         _parse(values, argv)
         configs.validate(config.value)
         given = {name: values[name].value for name in many}
-        run(config.value.lock(), workdir.value, **given)
+        run(config.value.lock(), os.path.expanduser(workdir.value), **given)
 
     _exit_with(parse_and_run, f"{doc.strip()}\n\n{USAGE}")
 
@@ -117,13 +119,14 @@ def main_on_runs(
         named = flag_values()
         with _flag_errors():
             named(argv, known_only=True)
-        folders = [
-            Path(part)
-            for given in named["workdir"].value or ()
-            for part in given.split(",")
+        given = [
+            part
+            for value in named["workdir"].value or ()
+            for part in ([value] if Path(value).is_dir() else value.split(","))
         ]
-        if not folders or Path() in folders:
+        if not all(given) or not given:
             raise InputError("got no --workdir=DIR, need the folder of a run")
+        folders = [Path(os.path.expanduser(part)) for part in given]
         found = []
         for folder in dict.fromkeys(folders):
             stored = configs.from_stored(inference.stored_config(folder))
@@ -164,13 +167,20 @@ def main_with(
             define = _DEFINE[type(default)]
             define(name, default, "", flag_values=values)
         arguments = _parse(values, argv, takes_arguments=takes_arguments)
-        run(arguments, **{name: values[name].value for name in options})
+        given = {name: values[name].value for name in options}
+        for name, value in given.items():
+            if isinstance(value, str):  # the shell does it at the start of words only
+                given[name] = os.path.expanduser(value)
+        run(arguments, **given)
 
     _exit_with(parse_and_run, doc.strip())
 
 
 def _exit_with(parse_and_run: Callable[[Sequence[str]], None], usage: str) -> None:
     backend.quieten()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files need not be text: print them all the same, as stderr does.
+        sys.stdout.reconfigure(errors="backslashreplace")
     code = EXIT_DONE
     try:
         if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(sys.argv):

@@ -79,6 +79,11 @@ def validate(config: ConfigDict) -> None:
             f" data.pipeline={flat['data.pipeline']}, which makes one batch at a time;"
             " set --config.data.pipeline=device"
         )
+    if flat["optim.schedule"] == "exponential" and not flat["optim.decay_rate"]:
+        raise InputError(
+            "got optim.decay_rate=0 with optim.schedule=exponential, need more than 0:"
+            " set it to 1 for a constant rate, or take optim.schedule=linear"
+        )
     _check_processes(flat)
     _check_seeds(flat)
     last_position = flat["train.steps"] * flat["train.batch_size"]
@@ -112,6 +117,11 @@ def _check_processes(flat: Mapping[str, Any]) -> None:
             f"got parallel.process_id={flat['parallel.process_id']} of"
             f" {flat['parallel.num_processes']} processes, need 0 to"
             f" {flat['parallel.num_processes'] - 1}"
+        )
+    if flat["parallel.distributed"] and flat["train.report"]:
+        raise InputError(
+            "got train.report=True with parallel.distributed, need False: the others"
+            " would wait for the process that writes it; use report.py afterwards"
         )
     if flat["parallel.distributed"] and flat["parallel.mode"] == "pmap":
         raise InputError(

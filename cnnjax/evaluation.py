@@ -136,7 +136,8 @@ class Evaluator:
 def summarise(prefix: str, sums: Metrics) -> dict[str, Any]:
     """Returns `prefix/accuracy`, a fraction, `/correct`, `/count` and `/loss` in nats.
 
-    The loss is the mean cross-entropy; it holds no penalty on weights. Of sums of many
+    The loss is the mean of the network's own, the cross-entropy but for LeNet-5 of
+    1998; it holds no penalty on weights and smooths no labels. Of sums of many
     seeds each is a list, with its mean and deviation; but not the count, which is one.
     """
     values = {

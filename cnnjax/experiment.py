@@ -97,7 +97,7 @@ def _train(
     recipe = assembly.make_recipe(config, dataset.num_classes)
     preprocessing = assembly.make_preprocessing(config)
     shape = preprocessing.output_shape(dataset.image_shape)
-    try:
+    with assembly.fitting(config, dataset):
         console.print_setup(
             recipe.model,
             shape,
@@ -107,10 +107,6 @@ def _train(
             mesh=mesh,
             mode=config.parallel.mode,
         )
-    except ValueError as error:
-        raise InputError(
-            f"{config.model.name} does not fit {dataset.name}: {error}"
-        ) from error
     runs.check_same_data(workdir, dataset.fingerprint, dataset.name)
     _check_not_past(workdir, config.train.steps)
     about = manifest.describe(
@@ -194,11 +190,19 @@ def _train(
 
 def _split(config: ConfigDict, dataset: Dataset) -> tuple[Dataset, Split | None]:
     """Returns the data set with what is trained on, and what is held out of it."""
-    validation = None
+    validation, classes = None, set(dataset.train.labels.tolist())
     if config.data.val_examples:
         dataset, validation = datasets.hold_out(dataset, config.data.val_examples)
     if config.data.train_examples:
         dataset = datasets.take_first(dataset, config.data.train_examples)
+    left_out = sorted(classes - set(dataset.train.labels.tolist()))
+    if left_out:
+        names = ", ".join(dataset.class_names[label] for label in left_out)
+        print(
+            f"warning: no picture of {names} is left to train on; shuffle"
+            f" {dataset.name} if it is sorted by class",
+            file=sys.stderr,
+        )
     if config.train.batch_size > len(dataset.train.labels):
         raise InputError(
             f"got train.batch_size={config.train.batch_size}, need at most"
@@ -239,8 +243,11 @@ def _embedded_note(config: ConfigDict, dataset: Dataset, default_name: str) -> s
         return ""
     if dataset.name == default_name or config.data.source != "tfds":
         return ""
+    why = "cannot be downloaded"
+    if not config.data.download:
+        why = "data.download=False forbids to download it"
     return (
-        f"{default_name} is not on this machine and cannot be downloaded: this run uses"
+        f"{default_name} is not on this machine and {why}: this run uses"
         f" the embedded data set '{dataset.name}', and its accuracy says nothing about"
         f" {default_name}"
     )

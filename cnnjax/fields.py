@@ -40,6 +40,10 @@ def _at_least(default: float, low: float, unit: str) -> Field:
     return Field(default, f"at least {low} {unit}", lambda v: low <= v < float("inf"))
 
 
+def _steps(need: str) -> Field:
+    return Field(0, need, lambda v: 0 <= v < 2**31)
+
+
 def _positive(default: float, unit: str) -> Field:
     return Field(default, f"more than 0 {unit}", lambda v: 0 < v < float("inf"))
 
@@ -93,12 +97,12 @@ FIELDS = {
     "optim.schedule": _one_of(
         "exponential", "constant", "exponential", "linear", "cosine"
     ),
-    "optim.decay_steps": _at_least(0, 0, "steps; 0 for train.steps"),
+    "optim.decay_steps": _steps("steps below 2**31; 0 for train.steps"),
     "optim.decay_rate": Field(
         1.0, "a factor in [0, 1] each decay_steps", lambda v: 0 <= v <= 1
     ),
     "optim.staircase": _flag(False),
-    "optim.warmup_steps": _at_least(0, 0, "steps"),
+    "optim.warmup_steps": _steps("steps below 2**31"),
     "optim.ema_decay": _fraction(0.0, "decay (0 keeps no average)"),
     "optim.label_smoothing": _fraction(0.0, "smoothing"),
     "train.steps": _at_least(3000, 1, "steps"),

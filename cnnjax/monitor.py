@@ -43,6 +43,26 @@ def check_finite(metrics: Mapping[str, Any], step: int, seed: int) -> None:
             )
 
 
+def check_tested(tested: Mapping[str, Any], steps: int, seed: int) -> None:
+    """Raises RunError where a loss of the last evaluation is not finite.
+
+    The figures of a step are of the parameters before it, and say nothing of what the
+    last one made of them.
+
+    Args:
+        tested: what is to be written to `final_metrics.json`.
+        steps: of the run.
+        seed: of the run, or the first of several.
+    """
+    for name, value in tested.items():
+        bad = spread.not_finite(value, seed) if name.endswith("/loss") else ""
+        if bad:
+            raise RunError(
+                f"{name} is {bad} after step {steps}: the network has diverged; lower"
+                " optim.learning_rate, and train in another --workdir"
+            )
+
+
 def log_training(
     log: writer.Writer,
     metrics: Mapping[str, Any],

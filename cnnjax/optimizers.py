@@ -42,7 +42,7 @@ def make_schedule(
         name: one of `SCHEDULES`.
         learning_rate: at step 0, positive.
         decay_steps: in updates, positive.
-        decay_rate: the factor reached after `decay_steps`.
+        decay_rate: the factor reached after `decay_steps`; of the exponential positive.
         staircase: of the exponential only.
         warmup_steps: in updates; 0 for none.
 

@@ -8,9 +8,6 @@ from ml_collections import ConfigDict
 
 from cnnjax import assembly, inference, runs, training
 from cnnjax.clocks import Clocks
-from cnnjax.data import datasets
-from cnnjax.data.datasets import Dataset
-from cnnjax.errors import InputError
 from cnnjax.evaluation import Evaluator
 from cnnjax.replicas import start_state
 from cnnjax.reporting import console
@@ -35,12 +32,12 @@ def evaluate(
     Raises:
         InputError: the data have other classes or do not fit; or no checkpoint.
     """
-    dataset = _data_of_run(config, runs.trained_on(workdir)["name"])
+    dataset = assembly.load_data_of_run(config, runs.trained_on(workdir)["name"])
     inference.check_same_classes(workdir, dataset.class_names, dataset.name)
     mesh = assembly.choose_mesh(config)
     recipe = assembly.make_recipe(config, dataset.num_classes)
     preprocessing = assembly.make_preprocessing(config)
-    try:
+    with assembly.fitting(config, dataset):
         like = start_state(
             recipe,
             seed=config.seed,
@@ -48,15 +45,11 @@ def evaluate(
             image_shape=preprocessing.output_shape(dataset.image_shape),
             mesh=mesh,
         )
-    except ValueError as error:
-        raise InputError(
-            f"{config.model.name} does not fit {dataset.name}: {error}"
-        ) from error
     state = inference.restore(workdir, like, checkpoint)
     evaluator_of = partial(
         Evaluator,
         recipe.model,
-        recipe.loss_fn,
+        recipe.eval_loss_fn,
         preprocessing,
         num_seeds=config.num_seeds,
         batch_size=config.eval.batch_size,
@@ -74,15 +67,3 @@ def evaluate(
     seeds = state.seed.tolist() if config.num_seeds > 1 else ()
     console.print_precisions(values, dataset.name, config.eval.top_k, seeds)
     return values
-
-
-def _data_of_run(config: ConfigDict, trained_on: str) -> Dataset:
-    """Loads what `config` names, or what the run was trained on; nothing else."""
-    config = config.copy_and_resolve_references()
-    data = config.data
-    if data.source == "tfds" and not data.name and not data.dir:
-        if trained_on in datasets.EMBEDDED:  # they had to stand in
-            data.source = "embedded"
-        else:
-            data.on_missing = "error"
-    return assembly.load_data(config, default_name=trained_on, fallback=trained_on)

@@ -38,7 +38,11 @@ def write(found: Sequence[tuple[Path, ConfigDict]]) -> Path:
             written.
     """
     warnings: list[str] = []
-    files = [_read(workdir, config, warnings) for workdir, config in found]
+    workdirs = [workdir for workdir, _ in found]
+    files = [
+        _read(workdir, name, warnings)
+        for workdir, name in zip(workdirs, _names(workdirs), strict=True)
+    ]
     workdir, config = found[0]
     try:
         network = _diagnose(workdir, config)
@@ -74,44 +78,57 @@ def write(found: Sequence[tuple[Path, ConfigDict]]) -> Path:
     return page
 
 
-def _read(workdir: Path, config: ConfigDict, warnings: list[str]) -> RunFiles:
+def _names(workdirs: Sequence[Path]) -> list[str]:
+    """Returns what each run is called: its folder, with its path where two have one."""
+    names = [workdir.resolve().name for workdir in workdirs]
+    if len(set(names)) < len(names):
+        return [str(workdir) for workdir in workdirs]
+    return names
+
+
+def _read(workdir: Path, name: str, warnings: list[str]) -> RunFiles:
+    # The run's own, whatever other data its network is looked at with.
+    config = runs.flatten(inference.stored_config(workdir))
     records, torn = read_metrics(workdir / runs.METRICS)
     if torn:
         warnings.append(f"{workdir / runs.METRICS} has {torn} unreadable lines")
     optional: dict[str, dict[str, Any]] = {}
-    for name in (runs.MANIFEST, runs.FINAL_METRICS):
-        optional[name] = {}
-        if (workdir / name).exists():
-            optional[name] = runs.read_json(workdir / name)
+    for file in (runs.MANIFEST, runs.FINAL_METRICS):
+        optional[file] = {}
+        if (workdir / file).exists():
+            optional[file] = runs.read_json(workdir / file)
     final, manifest = optional[runs.FINAL_METRICS], optional[runs.MANIFEST]
+    if final.get("steps") != config["train.steps"]:  # of a run that was made longer
+        final = {}
     if not final:
         last = max((record["step"] for record in records), default=0)
         warnings.append(
             f"{workdir} is not finished: it has logged step {last} of"
-            f" {config.train.steps}"
+            f" {config['train.steps']}"
         )
     data = manifest.get("data")
     named = data.get("name") if isinstance(data, dict) else None
     return RunFiles(
-        name=workdir.resolve().name,
-        config=runs.flatten(config.to_dict()),
+        name=name,
+        config=config,
         manifest=runs.flatten(manifest),
         records=records,
         final=final,
-        dataset=str(named or config.data.name or "unknown data"),
+        dataset=str(named or config["data.name"] or "unknown data"),
     )
 
 
 def _diagnose(workdir: Path, config: ConfigDict) -> list[Section]:
     trained_on = runs.trained_on(workdir)["name"]
-    dataset = assembly.load_data(config, default_name=trained_on, fallback=trained_on)
+    dataset = assembly.load_data_of_run(config, trained_on)
     inference.check_same_classes(workdir, dataset.class_names, dataset.name)
     recipe = assembly.make_recipe(config, dataset.num_classes)
     preprocessing = assembly.make_preprocessing(config)
     shape = preprocessing.output_shape(dataset.image_shape)
-    like = inference.abstract_state(
-        recipe, num_seeds=config.num_seeds, image_shape=shape
-    )
+    with assembly.fitting(config, dataset):
+        like = inference.abstract_state(
+            recipe, num_seeds=config.num_seeds, image_shape=shape
+        )
     # Of many seeds, the first.
     state = inference.replica(inference.restore(workdir, like), 0)
     params = jax.device_get(state.params)

@@ -94,8 +94,15 @@ def run(
         RunError: no point could be trained to its end.
     """
     points = [(point, changed(config, point)) for point in parse_grid(vary)]
-    for _, at in points:
+    names: dict[str, Mapping[str, Any]] = {}
+    for point, at in points:
         _check_blind(at)
+        other = names.setdefault(_name(at), point)
+        if other is not point:
+            raise InputError(
+                f"got {json.dumps(other)} and {json.dumps(point)}, need points that"
+                " train differently; leave one out"
+            )
     failed = []
     for number, (point, at) in enumerate(points, start=1):
         print(f"run {number} of {len(points)}: {json.dumps(point)}", flush=True)
@@ -125,6 +132,11 @@ def _check_blind(config: ConfigDict) -> None:
         raise InputError(
             "got data.val_examples=0, need a validation split to search with, as the"
             " test set is not for that; set --config.data.val_examples=5000"
+        )
+    if config.parallel.distributed:
+        raise InputError(
+            "got parallel.distributed=True, need False, as processes are joined for one"
+            " run; search on one host"
         )
     if config.train.report:
         raise InputError(

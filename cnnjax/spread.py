@@ -5,6 +5,9 @@ from typing import Any
 
 import numpy as np
 
+# What stands behind the key of a figure of many seeds.
+SUFFIXES = ("/mean", "/std")
+
 
 def with_spread(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the figures, with `<key>/mean` and `<key>/std` behind each list.

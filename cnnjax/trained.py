@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from cnnjax import assembly, exporting, inference, runs
+from cnnjax import assembly, exporting, inference, runs, spread
 from cnnjax import config as configs
 from cnnjax.data.augment import Preprocessing
 from cnnjax.errors import InputError
@@ -22,6 +22,7 @@ class Trained:
         model: a network of `cnnjax.models`.
         params: its parameters; of many seeds, every leaf leads with `num_seeds`.
         num_seeds: how many networks they are, whose probabilities are averaged.
+        seed_index: which network of a run of many seeds; -1 for all of them.
         weights: which they are: "params", or "ema_params" where the run keeps an
             average.
         step: updates that they have seen.
@@ -35,6 +36,7 @@ class Trained:
     model: nn.Module
     params: Any
     num_seeds: int
+    seed_index: int
     weights: str
     step: int
     preprocessing: Preprocessing
@@ -68,6 +70,10 @@ def load(workdir: Path, seed_index: int = -1) -> Trained:
         num_seeds=config.num_seeds,
         image_shape=preprocessing.output_shape(image_shape),
     )
+    if seed_index < -1:
+        raise InputError(
+            f"got seed_index={seed_index}, need one from 0 on, or -1 for all"
+        )
     state = inference.restore(workdir, like)
     num_seeds = config.num_seeds
     if seed_index >= 0:
@@ -78,6 +84,7 @@ def load(workdir: Path, seed_index: int = -1) -> Trained:
         params=getattr(state, weights),
         weights=weights,
         num_seeds=num_seeds,
+        seed_index=seed_index,
         step=int(np.ravel(state.step)[0]),
         preprocessing=preprocessing,
         image_shape=image_shape,
@@ -92,18 +99,21 @@ def card(network: Trained, workdir: Path) -> dict[str, Any]:
     Args:
         network: from `load`.
         workdir: of its run. The accuracies are those of its final metrics, where these
-            are of the same weights; else there are none.
+            are of the same weights; else there are none, and none of many networks
+            whose probabilities are averaged.
     """
     stored = runs.read_json(workdir / runs.MANIFEST)
     finished, accuracy = workdir / runs.FINAL_METRICS, {}
     if finished.exists():
         final = runs.read_json(finished)
         averaged = network.weights == "ema_params"
-        if final.get("steps") == network.step:
+        if final.get("steps") == network.step and network.num_seeds == 1:
             accuracy = {
                 name: value
-                for name, value in final.items()
-                if name.startswith("test") and ("_ema/" in name) == averaged
+                for name, value in spread.of_seed(final, network.seed_index).items()
+                if name.startswith("test")
+                and ("_ema/" in name) == averaged
+                and not name.endswith(spread.SUFFIXES)
             }
     return {
         "network": type(network.model).__name__,
@@ -126,6 +136,8 @@ def card(network: Trained, workdir: Path) -> dict[str, Any]:
         "dataset": {k: v for k, v in stored["data"].items() if k != "classes"},
         "accuracy": accuracy,
         "weights": network.weights,
+        "networks": network.num_seeds,
+        "seed_index": network.seed_index,
         "step": network.step,
         "platforms": list(exporting.PLATFORMS),
         "versions": {"jax": jax.__version__, "training": stored.get("versions")},

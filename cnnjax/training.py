@@ -77,7 +77,8 @@ def train_and_evaluate(
     Raises:
         InputError: `workdir` is past `cadence.steps`, or holds another network.
         RunError: a loss, gradient or parameter was not finite, or a checkpoint could
-            not be written; the last good state is kept.
+            not be written; the last good state is kept. Or the network has diverged in
+            the last update, which its loss on the test set shows.
         StopRequestedError: SIGTERM or Ctrl-C; the state has been saved.
     """
     state = start_state(
@@ -104,7 +105,7 @@ def train_and_evaluate(
         evaluator_of = partial(
             Evaluator,
             recipe.model,
-            recipe.loss_fn,
+            recipe.eval_loss_fn,
             preprocessing,
             num_seeds=num_seeds,
             batch_size=eval_batch_size,
@@ -168,6 +169,7 @@ def train_and_evaluate(
             multiview = evaluator_of(num_views=num_views)
             tested |= evaluate_all(multiview, state, last_of, f"{prefix}_multiview")
         signals.raise_if(processes.largest(stop.signum or 0))
+        monitor.check_tested(tested, cadence.steps, seed)
         best = checkpoints.best.record
     if best is not None:
         tested |= {"best/step": best["step"], "best/eval_accuracy": best["score"]}

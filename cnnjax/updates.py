@@ -27,7 +27,8 @@ class Recipe:
         model: a network of `cnnjax.models`.
         tx: the optax chain, with `schedule` and the gradient of the L2 penalty in it.
         schedule: step -> learning rate, for the log.
-        loss_fn: (logits, labels) -> loss of each example.
+        loss_fn: (logits, labels) -> loss of each example, which is trained on.
+        eval_loss_fn: the same for evaluations, which smooth no labels.
         l2: weight of the L2 penalty, for the log.
         penalised: the layers whose kernels it is of.
         ema_decay: of the moving average of the parameters; 0 keeps none.
@@ -39,6 +40,7 @@ class Recipe:
     tx: optax.GradientTransformation
     schedule: optax.Schedule
     loss_fn: LossFn
+    eval_loss_fn: LossFn
     l2: float
     penalised: Sequence[str]
     ema_decay: float

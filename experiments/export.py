@@ -10,7 +10,7 @@ python experiments/export.py --workdir=runs/base --to=cifar.stablehlo
 
 from pathlib import Path
 
-from cnnjax import backend, cli
+from cnnjax import backend, cli, folders
 from cnnjax.errors import InputError
 
 
@@ -43,7 +43,8 @@ def run(arguments: list[str], *, workdir: str, to: str, seed_index: int) -> None
         classifier.make_probabilities(logits), network.image_shape
     )
     card = trained.card(network, Path(workdir))
-    exporting.write(path, exported, card)
+    with folders.writing(path, "to"):
+        exporting.write(path, exported, card)
     print(f"{path} and {exporting.card_path(path)} are written")
 
 

@@ -2,7 +2,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax import losses
+from cnnjax import assembly, losses
+from cnnjax.config import default_config
 
 
 def test_cross_entropy_by_hand() -> None:
@@ -20,6 +21,16 @@ def test_label_smoothing_by_hand() -> None:
     targets = np.array([0.05, 0.05, 0.85, 0.05])
     smoothed = losses.cross_entropy(logits, labels, 0.2)
     np.testing.assert_allclose(smoothed, [-(targets * log_softmax).sum()], 1e-6)
+
+
+def test_evaluations_smooth_no_labels() -> None:
+    config = default_config("CifarCNN")
+    config.optim.label_smoothing = 0.1
+    recipe = assembly.make_recipe(config, 10)
+    logits, labels = 30 * jnp.eye(10)[:1], jnp.array([0])
+    # Nine other classes get a hundredth each, 30 nats away.
+    np.testing.assert_allclose(recipe.loss_fn(logits, labels), [2.7], 1e-5)
+    np.testing.assert_allclose(recipe.eval_loss_fn(logits, labels), [0], atol=1e-5)
 
 
 def params() -> dict:

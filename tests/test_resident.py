@@ -68,6 +68,7 @@ def recipe_of(name: str) -> Recipe:
         tx=optimizers.make_optimizer("adam", rate, l2=l2, penalised=cifar.PENALISED),
         schedule=rate,
         loss_fn=losses.cross_entropy,
+        eval_loss_fn=losses.cross_entropy,
         l2=l2,
         penalised=cifar.PENALISED,
         ema_decay=0.0,

@@ -4,12 +4,12 @@ On a GPU also compiled, in TF32 and bfloat16. It is no dependency of the project
 """
 
 import contextlib
-import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from cnnjax import backend
 from cnnjax.benchmarking.peer import Job, Peer
 from cnnjax.errors import InputError
 
@@ -32,7 +32,7 @@ def make(job: Job) -> list[Peer]:
             " build will do) into this environment"
         ) from error
     if not torch.cuda.is_available():
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        torch.set_num_threads(backend.num_cores())
         return [
             _peer(torch, job, "cpu", "PyTorch channels_last", fused=False),
             _peer(torch, job, "cpu", "PyTorch channels_last, fused Adam"),

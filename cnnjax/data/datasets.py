@@ -6,6 +6,7 @@ Each source has its own file: TFDS and archives (`tfds_source.py`), Keras' `.npz
 """
 
 import dataclasses
+import os
 from pathlib import Path
 
 from cnnjax.data.arrays import (
@@ -79,7 +80,7 @@ def load(
                 "data.file is empty; data.source=npz needs a .npz file with x_train, "
                 "y_train, x_test, y_test; set data.file"
             )
-        return npz.load(Path(file).expanduser(), with_test=with_test)
+        return npz.load(Path(os.path.expanduser(file)), with_test=with_test)
     if source == "folder":
         from cnnjax.data import folder
 
@@ -88,7 +89,7 @@ def load(
                 "data.dir is empty; data.source=folder needs a folder with "
                 "train/CLASS/PICTURE; set data.dir"
             )
-        return folder.load(Path(directory).expanduser(), with_test=with_test)
+        return folder.load(Path(os.path.expanduser(directory)), with_test=with_test)
     if source == "embedded":
         return load_embedded(name or fallback, with_test=with_test)
     raise InputError(

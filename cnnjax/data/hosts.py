@@ -23,16 +23,16 @@ def reachable(url: str) -> bool:
     parts = urlsplit(url)
     proxy = urllib.request.getproxies().get(parts.scheme)
     if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
-        parts = urlsplit(proxy)
-    address = (parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+        # Without a scheme it speaks HTTP, as requests has it, which downloads.
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     answers = []
 
     def connect() -> None:
-        with (
-            contextlib.suppress(OSError, ValueError),
-            socket.create_connection(address, timeout=PROBE_SECONDS),
-        ):
-            answers.append(True)
+        with contextlib.suppress(OSError, ValueError):  # of a port that is none
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+            address = (parts.hostname, port)
+            with socket.create_connection(address, timeout=PROBE_SECONDS):
+                answers.append(True)
 
     # A name look-up has no timeout of its own: it is left behind in its thread.
     thread = threading.Thread(target=connect, daemon=True)

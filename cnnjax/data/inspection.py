@@ -57,7 +57,7 @@ def roots(directory: str) -> list[Path]:
     They are `directory` where it is given, TFDS_DATA_DIR and `~/tensorflow_datasets`.
     """
     given = (directory, os.environ.get("TFDS_DATA_DIR", ""), "~/tensorflow_datasets")
-    paths = [Path(path).expanduser().resolve() for path in given if path]
+    paths = [Path(os.path.expanduser(path)).resolve() for path in given if path]
     return list(dict.fromkeys(paths))
 
 
@@ -71,7 +71,9 @@ def find(root: Path) -> list[Found]:
     for pattern in ("*/*/features.json", "*/*/*/features.json"):
         for file in root.glob(pattern):
             *names, version = file.parent.relative_to(root).parts
-            size = sum(path.stat().st_size for path in file.parent.iterdir())
+            size = sum(
+                path.stat().st_size for path in file.parent.iterdir() if path.exists()
+            )
             name = f"{'/'.join(names)}:{version}"
             found.append(Found(name, "prepared by TFDS", file.parent, size))
     for path in (root / "downloads" / "manual").glob("*"):

@@ -21,7 +21,7 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 # Sixteen bits of grey; of sixteen bits of colour Pillow itself keeps the upper eight.
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 GREY_MODES = ("1", "L", "LA", *SIXTEEN_BIT_MODES)
-# Deeper ones do not say which value is white.
+# Deeper ones do not say which value is white; but PPM's of mode I has sixteen bits.
 DEEP_MODES = ("I", "F")
 
 
@@ -50,8 +50,9 @@ def read_picture(path: Path, size: int, mode: str) -> np.ndarray:
             if image.mode == "P":
                 # By way of RGBA: Pillow warns of transparency in a palette otherwise.
                 image = image.convert("RGBA")
+            sixteen_bit = _is_sixteen_bit(image)
             image = ImageOps.exif_transpose(image)
-            if image.mode in SIXTEEN_BIT_MODES:
+            if sixteen_bit:
                 # Pillow would clip them. 65535 becomes 255.
                 deep = np.asarray(image).astype(np.uint32)
                 image = Image.fromarray(((deep + 128) // 257).astype(np.uint8))
@@ -82,7 +83,8 @@ def _open(path: Path) -> Image.Image:
     except Exception as error:
         raise _not_a_picture(path, error) from error
     pixels = image.size[0] * image.size[1]
-    if pixels > MAX_PIXELS or image.mode in DEEP_MODES:
+    deep = image.mode in DEEP_MODES and not _is_sixteen_bit(image)
+    if pixels > MAX_PIXELS or deep:
         got = f"{image.size[0]}x{image.size[1]} pixels, mode {image.mode}"
         image.close()
         raise InputError(
@@ -99,7 +101,12 @@ def is_grey(path: Path) -> bool:
         InputError: as `read_picture`, as far as the header tells.
     """
     with _open(path) as image:
-        return image.mode in GREY_MODES
+        return image.mode in GREY_MODES or _is_sixteen_bit(image)
+
+
+def _is_sixteen_bit(image: Image.Image) -> bool:
+    of_ppm = image.mode == "I" and image.format == "PPM"
+    return of_ppm or image.mode in SIXTEEN_BIT_MODES
 
 
 def read_all(

@@ -52,7 +52,7 @@ def load(
         )
     base, config, version = match.groups(default="")
     given = directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    root = Path(given).expanduser()
+    root = Path(os.path.expanduser(given))
     prepared = find_prepared(root, base, config, version)
     if prepared is None:
         downloading.prepare(name, root, download)

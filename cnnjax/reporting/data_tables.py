@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from cnnjax.data import inspection
 from cnnjax.data.arrays import Dataset
@@ -16,7 +17,7 @@ def print_found(found: Sequence[Found]) -> None:
     table = _table("on this machine", "set", "what", "size", "where")
     for one in found:
         size = f"{one.size / 1e6:.1f} MB"
-        table.add_row(one.name, one.kind, size, str(one.path))
+        table.add_row(Text(one.name), one.kind, size, Text(str(one.path)))
     for name in inspection.EMBEDDED:
         table.add_row(name, "embedded", "", "in this program")
     Console().print(table)
@@ -37,7 +38,7 @@ def print_dataset(dataset: Dataset) -> None:
         np.bincount(split.labels, minlength=dataset.num_classes) for split in splits
     ]
     for name, *row in zip(dataset.class_names, *counts, strict=True):
-        table.add_row(name, *[f"{count:,}" for count in row])
+        table.add_row(Text(name), *[f"{count:,}" for count in row])
     table.add_row("all", *[f"{count.sum():,}" for count in counts], style="bold")
     console.print(table)
 
@@ -59,7 +60,8 @@ def print_dataset(dataset: Dataset) -> None:
 
 
 def _table(title: str, first: str, *others: str) -> Table:
-    table = Table(title=title, title_justify="left")
+    # Names as text: brackets in them would be read as a style.
+    table = Table(title=Text(title, style="table.title"), title_justify="left")
     table.add_column(first, overflow="fold")
     for name in others:
         right = name in ("train", "test", "size")

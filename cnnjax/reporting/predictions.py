@@ -51,14 +51,10 @@ def print_table(
     for picture in pictures:
         for rank, row in enumerate(picture["top"]):
             # As text, because brackets in a name would be read as a style.
-            name = Text(_printable(picture["file"]) if rank == 0 else "")
+            name = Text(picture["file"] if rank == 0 else "")
             table.add_row(name, Text(row["class"]), f"{row['probability']:.4f}")
         table.add_section()
     Console().print(table)
-
-
-def _printable(name: str) -> str:
-    return name.encode(errors="backslashreplace").decode()
 
 
 def print_json(about: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]]) -> None:
@@ -90,7 +86,8 @@ def save_saliencies(
     ):
         # Numbered, as pictures of several folders may have one name.
         path = directory / f"{i:04d}-{Path(picture['file']).stem}.png"
-        _side_by_side(image, saliency).save(path)
+        with folders.writing(directory, "saliency"):
+            _side_by_side(image, saliency).save(path)
         picture["saliency"] = str(path)
 
 

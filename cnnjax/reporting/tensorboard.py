@@ -104,6 +104,8 @@ class Board:
 
         params = jax.device_get(params)
         images, outputs = jax.device_get(self._look(step - 1, params))
+        if not all(np.isfinite(values).all() for values in outputs.values()):
+            return  # it has diverged, which the figures of the next step will say
         write = partial(self._write, "eval", step)
 
         def picture(tag: str, values: np.ndarray) -> None:

@@ -249,7 +249,12 @@ def test_reachable_asks_the_host_or_the_proxy(monkeypatch):
     assert hosts.reachable("http://a.org:8080/b")
     monkeypatch.setenv("https_proxy", "http://proxy.local:3128")
     assert hosts.reachable(URL)
-    expected = ["www.cs.toronto.edu", 443, "a.org", 8080, "proxy.local", 3128]
+    monkeypatch.setenv("https_proxy", "proxy.local:3129")  # as requests takes it
+    assert hosts.reachable(URL)
+    monkeypatch.setenv("https_proxy", "http://proxy.local:port")
+    assert not hosts.reachable(URL)
+    expected = ["www.cs.toronto.edu", 443, "a.org", 8080]
+    expected += ["proxy.local", 3128, "proxy.local", 3129]
     assert [part for address in asked for part in address] == expected
 
 

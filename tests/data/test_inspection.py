@@ -75,6 +75,7 @@ def test_what_is_there_is_found_where_it_is(tmp_path, monkeypatch):
         folder.mkdir(parents=True)
         (folder / "features.json").write_text("{}")
         (folder / "dogs.tfrecord").write_bytes(b"x" * 100)
+        (folder / "broken").symlink_to(tmp_path / "nowhere")
     manual = tmp_path / "named" / "downloads" / "manual"
     manual.mkdir(parents=True)
     (manual / "cifar.tar.gz").write_bytes(b"x" * 7)

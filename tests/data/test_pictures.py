@@ -102,7 +102,7 @@ def test_a_long_thin_picture_takes_no_more_memory_than_its_pixels(tmp_path):
     assert (picture == (7, 8, 9)).all()
 
 
-@pytest.mark.parametrize("suffix", ["png", "tiff"])
+@pytest.mark.parametrize("suffix", ["png", "tiff", "pgm"])
 def test_scales_sixteen_bits_of_grey(tmp_path, suffix):
     values = np.array([0, 257, 40_000, 65_535], np.uint16)
     path = tmp_path / f"x.{suffix}"

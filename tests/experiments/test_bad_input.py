@@ -160,6 +160,18 @@ CASES = {
         f"{BASE} {NPZ}{{colour}} --config.data.val_examples=60",
         "val_examples is 60",
     ),
+    "decay-too-late": (
+        f"{BASE} --config.optim.decay_steps=3000000000",
+        r"decay_steps=3000000000, need steps below 2\*\*31",
+    ),
+    "decay-to-nothing": (
+        f"{BASE} --config.optim.schedule=exponential --config.optim.decay_rate=0.0",
+        "decay_rate=0 with optim.schedule=exponential",
+    ),
+    "report-and-processes": (
+        f"{BASE} --config.parallel.distributed --config.train.report",
+        "train.report=True with parallel.distributed",
+    ),
     "keep-zero": (f"{MNIST} --config.model.keep_prob=0.0", r"keep_prob=0.0.*\(0, 1\]"),
     "keep-above-one": (f"{MNIST} --config.model.keep_prob=1.1", r"1.1.*\(0, 1\]"),
     "keep-nan": (f"{MNIST} --config.model.keep_prob=nan", r"nan.*\(0, 1\]"),
@@ -202,6 +214,9 @@ CASES = {
         f"mnist.py --config=configs/lenet5.py {NPZ}{{colour}}",
         "LeNet5 does not fit noise",
     ),
+    "home-of-nobody": (f"{BASE} --config.data.dir=~nobody-here/x", "~nobody-here/x"),
+    "npz-of-nobody": (f"{BASE} {NPZ}~nobody-here/x.npz", "~nobody-here/x.npz does"),
+    "run-of-nobody": ("evaluate.py --workdir=~nobody-here/x", "~nobody-here/x/config"),
     # Folders of runs.
     "workdir-in-a-file": (
         f"{BASE} {NPZ}{{colour}} --config.train.batch_size=16 --workdir={{colour}}/run",

@@ -1,6 +1,7 @@
 """The benchmark from the command line."""
 
 import json
+import re
 
 import pytest
 
@@ -28,3 +29,11 @@ def test_what_it_cannot_measure_is_said(call) -> None:
     done = call("benchmark.py", "--only=networks,speed")
     assert done.returncode == 2
     assert "got --only=networks,speed and --rounds=20, need some of" in done.stderr
+
+
+def test_it_asks_first_whether_it_can_write(call, tmp_path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for out in (tmp_path / "file", tmp_path / "file" / "out"):
+        done = call("benchmark.py", f"--out={out}")
+        assert done.returncode == 2
+        assert re.fullmatch(r"error: .*need a folder that can be .*\n", done.stderr)

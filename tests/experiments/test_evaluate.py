@@ -134,3 +134,11 @@ def test_views_need_a_crop(call, colour_run):
 def test_a_network_that_takes_no_crop(call, averaged_run):
     done = call("evaluate.py", f"--workdir={averaged_run[0]}", "--config.data.crop=24")
     assert_refused(done, "does not fit digits: .*need .*28, 28, 1")
+    done = call("report.py", f"--workdir={averaged_run[0]}", "--config.data.crop=24")
+    assert (done.returncode, "does not fit digits" in done.stderr) == (0, True)
+
+
+def test_the_current_folder_is_a_run_s(call, colour_run):
+    workdir, printed = colour_run
+    done = call("evaluate.py", "--workdir=.", "--config.eval.views=1", cwd=workdir)
+    assert precision_lines(done.stdout) == precision_lines(printed)[:2]

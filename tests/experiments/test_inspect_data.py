@@ -1,3 +1,4 @@
+import os
 import re
 import subprocess
 import sys
@@ -49,6 +50,22 @@ def test_a_set_is_counted_and_shown(inspect, make_npz, tmp_path):
         assert (shown.size, shown.mode) == ((10 * 33 - 1, 10 * 33 - 1), "RGB")
 
 
+def test_a_class_is_called_what_its_folder_is(start, tmp_path):
+    # Neither styles nor emoji, and names that are no text.
+    names = [b"[cat]", b"[bold]x", b":smile:", b"caf\xe9"]
+    for name in names:
+        folder = os.fsencode(tmp_path / "[red]pictures" / "train") + b"/" + name
+        os.makedirs(folder)
+        for i in range(6):
+            image = Image.new("RGB", (32, 32), (len(name), 40 * i, 0))
+            image.save(os.fsdecode(folder + f"/{i}.png".encode()))
+    done = start("inspect_data.py", f"--dir={tmp_path}/[red]pictures", cwd=tmp_path)
+    out, err = done.communicate()
+    assert (done.returncode, err) == (0, "")
+    for name in ("[red]pictures", "[cat]", "[bold]x", ":smile:", r"caf\udce9"):
+        assert name in out
+
+
 def test_embedded_sets_have_no_picture_twice(inspect):
     out = inspect("--name=digits")
     assert re.search(r"all\W+1,501\W+296\W", out)
@@ -64,6 +81,7 @@ def test_embedded_sets_have_no_picture_twice(inspect):
         ("--dir=/nowhere.npz", "/nowhere.npz does not exist"),
         ("--grid=a.png", "--grid without a set"),
         ("--name=digits --grid=/nowhere/a.png", "need a file that can be written"),
+        ("--name=digits --grid=~/no/a.png", r"--grid=/.*/home\d+/no/a\.png, need"),
         ("--nonsense=1", "nonsense"),
         ("nonsense", "need flags only"),
     ],

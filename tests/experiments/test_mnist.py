@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 
 NOTE = "its accuracy says nothing about mnist"
@@ -250,6 +251,28 @@ def test_a_checkpoint_of_another_network_is_refused_and_kept(
         )
         assert re.search(r"float32 \[3\], need float32 \[10\]", done.stderr)
         assert snapshot(workdir) == before
+
+
+def test_a_run_that_diverges_in_its_last_update_fails(call, grey, tmp_path):
+    flags = (*grey[0], f"--workdir={tmp_path}", "--config.train.steps=1")
+    rate = ("--config.optim.name=sgd", "--config.optim.learning_rate=1e38")
+    board = "--config.train.tensorboard=True"  # which looks at what is not finite
+    for _ in range(2):  # and again
+        failed = call("mnist.py", *MLP, *flags, *rate, board)
+        assert failed.returncode == 1
+        line = r"error: test/loss is (nan|inf) after step 1: the network has diverged.*"
+        assert re.fullmatch(line, failed.stderr.strip())
+        assert not (tmp_path / "final_metrics.json").exists()
+
+
+def test_classes_that_are_not_trained_on_are_named(call, make_npz, tmp_path):
+    labels = np.arange(60) // 6
+    file = make_npz((28, 28, 1), y_train=labels)
+    flags = (f"--config.data.file={file}", "--config.data.source=npz")
+    flags += ("--config.data.val_examples=12", "--config.train.steps=1")
+    done = call("mnist.py", *MLP, *flags, f"--workdir={tmp_path}")
+    assert done.returncode == 0
+    assert done.stderr.startswith("warning: no picture of 8, 9 is left to train on;")
 
 
 def test_a_run_that_diverges_stops_and_saves_nothing_poisoned(call, grey, tmp_path):

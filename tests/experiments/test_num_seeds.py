@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cnnjax import trained
+
 NUM_SEEDS, STEPS = 4, 5
 FLAGS = (
     "--config=configs/mlp.py",
@@ -197,9 +199,23 @@ def test_predictions_are_of_one_seed_or_of_the_mean_of_all(call, straight, tmp_p
     for name, value in probabilities().items():
         mean = statistics.mean(one[name] for one in each)
         assert value == pytest.approx(mean, abs=1e-5)
-    done = call("predict.py", f"--workdir={workdir}", "--seed_index=4", str(picture))
-    assert done.returncode == 2
-    assert "got replica 4, need 0 to 3" in done.stderr
+    for index, words in (
+        (4, "got replica 4, need 0 to 3"),
+        (-2, "got seed_index=-2, need one from 0 on"),
+    ):
+        flag = f"--seed_index={index}"
+        done = call("predict.py", f"--workdir={workdir}", flag, str(picture))
+        assert done.returncode == 2
+        assert words in done.stderr
+    final = read(workdir, "final_metrics.json")
+    card = trained.card(trained.load(workdir, 2), workdir)
+    assert (card["networks"], card["seed_index"]) == (1, 2)
+    name = "test_ema/accuracy"
+    assert card["weights"] == "ema_params"
+    assert card["accuracy"][name] == final[name][2]
+    assert not any(isinstance(v, list) for v in card["accuracy"].values())
+    card = trained.card(trained.load(workdir), workdir)
+    assert (card["networks"], card["accuracy"]) == (NUM_SEEDS, {})
 
 
 def test_every_seed_is_evaluated_over_many_views(train, make_npz):

@@ -198,6 +198,7 @@ def test_usage_is_refused_in_one_line(call, colour_run, photos, tmp_path):
             ("predict.py", run, picture, f"--saliency={tmp_path}/words/x"),
             "need a folder that can be written",
         ),
+        (("export.py", run, f"--to={tmp_path}/{'x' * 255}"), "x, need a folder that"),
         (("export.py", run), "and the file to write"),
         (("export.py", run, f"--to={tmp_path}"), "need a file in a folder that exists"),
         (("export.py", run, f"--to={tmp_path}/x/y"), "in a folder that exists"),

@@ -200,6 +200,29 @@ def test_a_browser_shows_all_of_it(browse, compared, workdirs, width):
     assert found["widest"] <= width
 
 
+def test_runs_are_told_apart_by_their_folders_and_own_fields(call, workdirs, tmp_path):
+    folders = []
+    for name, rate in (("one", 0.1), ("two, and more", 0.2)):
+        (tmp_path / name).mkdir()
+        folders.append(copied(workdirs[0], tmp_path / name))
+        shutil.rmtree(folders[-1] / "checkpoints")
+        config = json.loads((folders[-1] / "config.json").read_text())
+        config["optim"]["learning_rate"] = rate
+        config["train"]["steps"] = 3 if name == "one" else 50
+        (folders[-1] / "config.json").write_text(json.dumps(config))
+    flags = (*(f"--workdir={folder}" for folder in folders), "--config.seed=7")
+    done = call("report.py", *flags)
+    assert done.returncode == 0, done.stderr
+    unfinished = f"warning: {folders[1]} is not finished: it has logged step 3 of 50"
+    assert unfinished in done.stderr and f"{folders[0]} is not" not in done.stderr
+    page = (folders[0] / "report" / "index.html").read_text()
+    assert f"<th>{folders[0]}</th><th>{folders[1]}</th>" in page
+    assert "<td>config: optim.learning_rate</td><td>0.1</td><td>0.2</td>" in page
+    compared, _, _ = page.partition("From here on")
+    assert re.search(rf"{folders[0]} ends at .*{folders[1]} ends at", compared)
+    assert "<td>seed</td><td>0</td>" in page
+
+
 def test_a_run_in_progress_is_reported_as_far_as_it_is(call, workdirs, tmp_path):
     workdir = copied(workdirs[0], tmp_path)
     (workdir / "final_metrics.json").unlink()
@@ -229,6 +252,7 @@ def test_a_folder_that_is_not_one_is_refused(call, workdirs, tmp_path):
     cases = {
         (): "got no --workdir=DIR, need the folder of a run",
         (f"--workdir={tmp_path}/no,{workdir}",): f"{tmp_path}/no/config.json",
+        ("--workdir=~/no",): r"/home\d+/no/config.json",
         (f"--workdir={workdir}",): "need a folder that can be written",
         (f"--workdir={nothing}",): "nothing to report yet",
     }

@@ -101,6 +101,8 @@ def test_a_point_that_fails_does_not_stop_the_others(call, without_test_set, tmp
         ("--config.data.val_examples=0", "need a validation split"),
         ("--vary=data.val_examples=[20, 0]", "need a validation split"),
         ("--vary=train.report=[true]", "a report opens the test set"),
+        ("--vary=parallel.distributed=[true]", "search on one host"),
+        ("--vary=train.log_every=[1, 2]", "need points that train differently"),
         ("--vary=optim.learning_rate", "need FIELD="),
         ("--vary=optim.learning_rate=0.1", "need FIELD="),
         ("--vary=optim.learning_rate=[]", "need FIELD="),
