@@ -1,7 +1,6 @@
 """From a configuration to the objects it names, and the checks between them."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -12,9 +11,8 @@ from ml_collections import ConfigDict
 
 from cnnjax import losses, optimizers, parallel, replicas
 from cnnjax.clocks import Clocks
-from cnnjax.data import datasets
 from cnnjax.data.augment import Preprocessing
-from cnnjax.data.datasets import Dataset, Split
+from cnnjax.data.datasets import Split
 from cnnjax.errors import InputError
 from cnnjax.models import MODELS, cifar, lenet
 from cnnjax.replicas import ReplicasUpdate
@@ -75,91 +73,6 @@ def make_preprocessing(config: ConfigDict) -> Preprocessing:
     """Returns crop, distortions and normalisation, from `config.data`."""
     data = config.data
     return Preprocessing(data.crop, tuple(data.distortions), data.normalise)
-
-
-def load_data(
-    config: ConfigDict, *, default_name: str, fallback: str, with_test: bool = True
-) -> Dataset:
-    """Returns the data set that `config.data` names, or the embedded `fallback`.
-
-    Args:
-        config: its `data`, and what must fit it.
-        default_name: see `datasets.load`, and so for the others.
-        fallback: as there.
-        with_test: as there.
-
-    Raises:
-        InputError: it is missing or bad, or its pictures do not fit the configuration.
-    """
-    data = config.data
-    dataset = datasets.load(
-        source=data.source,
-        name=data.name,
-        directory=data.dir,
-        file=data.file,
-        download=data.download,
-        on_missing=data.on_missing,
-        default_name=default_name,
-        fallback=fallback,
-        with_test=with_test,
-    )
-    height, width, _ = dataset.image_shape
-    if data.crop > min(height, width):
-        raise InputError(
-            f"got data.crop={data.crop}, need at most {min(height, width)}: the"
-            f" pictures of {dataset.name} are {height}x{width}"
-        )
-    if config.eval.views > 1 and not 0 < data.crop < min(height, width):
-        raise InputError(
-            f"got eval.views={config.eval.views} with data.crop={data.crop}, need a"
-            f" crop smaller than the {height}x{width} pictures of {dataset.name};"
-            " set --config.data.crop=... or --config.eval.views=1"
-        )
-    if config.eval.top_k >= dataset.num_classes:
-        raise InputError(
-            f"got eval.top_k={config.eval.top_k}, need less than the"
-            f" {dataset.num_classes} classes of {dataset.name}, or all is right"
-        )
-    return dataset
-
-
-def load_data_of_run(config: ConfigDict, trained_on: str) -> Dataset:
-    """Returns what `config` names, or what its run was trained on; nothing else.
-
-    Args:
-        config: of a run, perhaps with other data.
-        trained_on: the name of what it was trained on.
-
-    Raises:
-        InputError: as `load_data`.
-    """
-    config = config.copy_and_resolve_references()
-    data = config.data
-    if data.source == "tfds" and not data.name and not data.dir:
-        if trained_on in datasets.EMBEDDED:  # they had to stand in
-            data.source = "embedded"
-        else:
-            data.on_missing = "error"
-    return load_data(config, default_name=trained_on, fallback=trained_on)
-
-
-@contextlib.contextmanager
-def fitting(config: ConfigDict, dataset: Dataset) -> Iterator[None]:
-    """Says in one line that a network cannot take pictures, where that shows within.
-
-    Args:
-        config: of the network.
-        dataset: of the pictures.
-
-    Raises:
-        InputError: in place of a ValueError.
-    """
-    try:
-        yield
-    except ValueError as error:
-        raise InputError(
-            f"{config.model.name} does not fit {dataset.name}: {error}"
-        ) from error
 
 
 def choose_mesh(config: ConfigDict) -> Mesh:

@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cnnjax import assembly
+from cnnjax.benchmark_runs import RUN_STEPS, run_case
 from cnnjax.benchmarking import (
     keras_peer,
     machine,
@@ -20,10 +21,8 @@ from cnnjax.benchmarking import (
     operations as ops,
 )
 from cnnjax.benchmarking.timing import Case
-from cnnjax.clocks import Clocks
 from cnnjax.data.arrays import Split
 from cnnjax.errors import InputError
-from cnnjax.replicas import start_state
 from cnnjax.state import TrainState, init_state
 from cnnjax.updates import Recipe
 
@@ -34,7 +33,6 @@ PEERS: tuple[Callable[[peer.Job], list[peer.Peer]], ...] = (
     keras_peer.make,
     torch_peer.make,
 )
-RUN_STEPS = 20
 MANY_STEPS = f"device, {RUN_STEPS} steps a call"
 MANY_SEEDS = f"4 seeds, {RUN_STEPS} steps a call"
 # What the pictures of the two data sets look like, and how many there are.
@@ -159,33 +157,6 @@ def runs(configs: Mapping[str, ConfigDict]) -> Cases:
         cases.append(run_case(name, config, recipe, split))
     pairs = [(case.name, alone.name) for case in cases[1:4]]
     return cases, [*pairs, (MANY_STEPS, "device"), (MANY_SEEDS, MANY_STEPS)]
-
-
-def run_case(name: str, config: ConfigDict, recipe: Recipe, split: Split) -> Case:
-    """Returns `RUN_STEPS` steps of a configuration, batches included, of all its seeds.
-
-    Args:
-        name: of the case.
-        config: of the run.
-        recipe: its network, loss and optimiser.
-        split: the training pictures.
-    """
-    mesh, how = assembly.choose_mesh(config), assembly.make_preprocessing(config)
-    start = start_state(
-        recipe,
-        seed=0,
-        num_seeds=config.num_seeds,
-        image_shape=how.output_shape(split.images.shape[1:]),
-        mesh=mesh,
-    )
-    return ours.update_case(
-        name,
-        assembly.make_update(config, recipe, split, how, mesh)(0, Clocks()),
-        start,
-        steps=RUN_STEPS,
-        log_every=config.train.log_every,
-        images=config.num_seeds * config.train.batch_size,
-    )
 
 
 def _noise(name: str) -> Split:

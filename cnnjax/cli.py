@@ -1,8 +1,6 @@
-"""What the scripts share: their flags, and errors to exit codes."""
+"""The flags that the scripts share."""
 
-import io
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +9,9 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from cnnjax import backend, config_files
 from cnnjax import config as configs
-from cnnjax.errors import InputError, RunError
+from cnnjax import config_files, exits
+from cnnjax.errors import InputError
 
 USAGE = """\
 --config=FILE           the configuration, a Python file with get_config(); looked for
@@ -32,8 +30,6 @@ _DEFINE: dict[type, Callable[..., Any]] = {
     bool: flags.DEFINE_boolean,
 }
 
-EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_CTRL_C = 0, 1, 2, 130
-
 
 def main(
     run: Callable[..., None],
@@ -44,8 +40,7 @@ def main(
 ) -> None:
     """Runs a script that trains: parses its flags, calls `run`, and exits.
 
-    0 done and `--help`; 2 bad usage, config or input; 1 failed while running; 143 and
-    130 stopped by SIGTERM and Ctrl-C. Errors are one line on standard error.
+    With the code of `exits.exit_with`.
 
     Args:
         run: takes the validated configuration, the value of `--workdir`, and of each
@@ -69,7 +64,7 @@ def main(
         given = {name: values[name].value for name in many}
         run(config.value.lock(), os.path.expanduser(workdir.value), **given)
 
-    _exit_with(parse_and_run, f"{doc.strip()}\n\n{USAGE}")
+    exits.exit_with(parse_and_run, f"{doc.strip()}\n\n{USAGE}")
 
 
 def main_on_run(
@@ -140,7 +135,7 @@ def main_on_runs(
             found.append((folder, config.value.lock()))
         run(found, **{name: named[name].value for name in choices})
 
-    _exit_with(parse_and_run, f"{doc.strip()}\n\n{USAGE_ON_RUN}")
+    exits.exit_with(parse_and_run, f"{doc.strip()}\n\n{USAGE_ON_RUN}")
 
 
 def main_with(
@@ -173,33 +168,7 @@ def main_with(
                 given[name] = os.path.expanduser(value)
         run(arguments, **given)
 
-    _exit_with(parse_and_run, doc.strip())
-
-
-def _exit_with(parse_and_run: Callable[[Sequence[str]], None], usage: str) -> None:
-    backend.quieten()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names of files need not be text: print them all the same, as stderr does.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    code = EXIT_DONE
-    try:
-        if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(sys.argv):
-            print(usage)
-        else:
-            parse_and_run(sys.argv)
-    except InputError as error:
-        code = _complain(error, EXIT_BAD_INPUT)
-    except (RunError, OSError, MemoryError) as error:
-        code = _complain(error, getattr(error, "exit_code", EXIT_FAILED))
-    except KeyboardInterrupt:
-        code = _complain("stopped by Ctrl-C", EXIT_CTRL_C)
-    sys.stdout.flush()
-    sys.exit(code)
-
-
-def _complain(error: object, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return code
+    exits.exit_with(parse_and_run, doc.strip())
 
 
 def _parse(

@@ -13,6 +13,7 @@ from cnnjax import (
     assembly,
     folders,
     identity,
+    loading,
     manifest,
     processes,
     runs,
@@ -21,8 +22,7 @@ from cnnjax import (
 )
 from cnnjax.cadence import Cadence
 from cnnjax.clocks import Clocks
-from cnnjax.data import datasets
-from cnnjax.data.datasets import Dataset, Split
+from cnnjax.data.datasets import Dataset
 from cnnjax.errors import InputError
 from cnnjax.reporting import console, tensorboard
 from cnnjax.updates import Update
@@ -86,18 +86,18 @@ def _train(
         console.print_summary(finished, config.eval.top_k)
         return
     if dataset is None:
-        dataset = assembly.load_data(
+        dataset = loading.load_data(
             config, default_name=default_name, fallback=fallback, with_test=with_test
         )
-    note = _embedded_note(config, dataset, default_name)
+    note = loading.embedded_note(config, dataset, default_name)
     if note:
         print(note, flush=True)
-    dataset, validation = _split(config, dataset)
+    dataset, validation = loading.split(config, dataset)
     mesh = assembly.choose_mesh(config)
     recipe = assembly.make_recipe(config, dataset.num_classes)
     preprocessing = assembly.make_preprocessing(config)
     shape = preprocessing.output_shape(dataset.image_shape)
-    with assembly.fitting(config, dataset):
+    with loading.fitting(config, dataset):
         console.print_setup(
             recipe.model,
             shape,
@@ -188,29 +188,6 @@ def _train(
         print(note, flush=True)
 
 
-def _split(config: ConfigDict, dataset: Dataset) -> tuple[Dataset, Split | None]:
-    """Returns the data set with what is trained on, and what is held out of it."""
-    validation, classes = None, set(dataset.train.labels.tolist())
-    if config.data.val_examples:
-        dataset, validation = datasets.hold_out(dataset, config.data.val_examples)
-    if config.data.train_examples:
-        dataset = datasets.take_first(dataset, config.data.train_examples)
-    left_out = sorted(classes - set(dataset.train.labels.tolist()))
-    if left_out:
-        names = ", ".join(dataset.class_names[label] for label in left_out)
-        print(
-            f"warning: no picture of {names} is left to train on; shuffle"
-            f" {dataset.name} if it is sorted by class",
-            file=sys.stderr,
-        )
-    if config.train.batch_size > len(dataset.train.labels):
-        raise InputError(
-            f"got train.batch_size={config.train.batch_size}, need at most"
-            f" {len(dataset.train.labels)}, the training pictures of {dataset.name}"
-        )
-    return dataset, validation
-
-
 def _report(config: ConfigDict, workdir: Path) -> None:
     # Here and not above: matplotlib and scikit-learn take seconds to import.
     from cnnjax import run_report
@@ -236,18 +213,3 @@ def _check_not_past(workdir: Path, steps: int) -> None:
             f"{workdir} has done {done} steps, got train.steps={steps}; ask for at"
             " least as many or name another --workdir"
         )
-
-
-def _embedded_note(config: ConfigDict, dataset: Dataset, default_name: str) -> str:
-    if config.data.source == "embedded" or config.data.name or config.data.dir:
-        return ""
-    if dataset.name == default_name or config.data.source != "tfds":
-        return ""
-    why = "cannot be downloaded"
-    if not config.data.download:
-        why = "data.download=False forbids to download it"
-    return (
-        f"{default_name} is not on this machine and {why}: this run uses"
-        f" the embedded data set '{dataset.name}', and its accuracy says nothing about"
-        f" {default_name}"
-    )

@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from cnnjax import assembly, inference, runs, training
+from cnnjax import assembly, inference, loading, runs, training
 from cnnjax.clocks import Clocks
 from cnnjax.evaluation import Evaluator
 from cnnjax.replicas import start_state
@@ -32,12 +32,12 @@ def evaluate(
     Raises:
         InputError: the data have other classes or do not fit; or no checkpoint.
     """
-    dataset = assembly.load_data_of_run(config, runs.trained_on(workdir)["name"])
+    dataset = loading.load_data_of_run(config, runs.trained_on(workdir)["name"])
     inference.check_same_classes(workdir, dataset.class_names, dataset.name)
     mesh = assembly.choose_mesh(config)
     recipe = assembly.make_recipe(config, dataset.num_classes)
     preprocessing = assembly.make_preprocessing(config)
-    with assembly.fitting(config, dataset):
+    with loading.fitting(config, dataset):
         like = start_state(
             recipe,
             seed=config.seed,

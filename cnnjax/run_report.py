@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from cnnjax import assembly, diagnosis, folders, inference, runs
+from cnnjax import assembly, diagnosis, folders, inference, loading, runs
 from cnnjax.errors import InputError, RunError
 from cnnjax.reporting import network_sections, report, training_sections
 from cnnjax.reporting.curves import read_metrics
@@ -120,12 +120,12 @@ def _read(workdir: Path, name: str, warnings: list[str]) -> RunFiles:
 
 def _diagnose(workdir: Path, config: ConfigDict) -> list[Section]:
     trained_on = runs.trained_on(workdir)["name"]
-    dataset = assembly.load_data_of_run(config, trained_on)
+    dataset = loading.load_data_of_run(config, trained_on)
     inference.check_same_classes(workdir, dataset.class_names, dataset.name)
     recipe = assembly.make_recipe(config, dataset.num_classes)
     preprocessing = assembly.make_preprocessing(config)
     shape = preprocessing.output_shape(dataset.image_shape)
-    with assembly.fitting(config, dataset):
+    with loading.fitting(config, dataset):
         like = inference.abstract_state(
             recipe, num_seeds=config.num_seeds, image_shape=shape
         )

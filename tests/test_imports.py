@@ -14,7 +14,7 @@ FILES = sorted([*ROOT.glob("cnnjax/**/*.py"), *ROOT.glob("experiments/**/*.py")]
 # Each may import what stands on an earlier line, and itself where it is a package.
 ORDER = (
     "errors clocks orbax_noise backend spread best digests",
-    "mismatch folders",
+    "mismatch folders exits",
     "prng ops losses metrics processes",
     "models",
     "optimizers",
@@ -32,7 +32,8 @@ ORDER = (
     "exporting",
     "benchmarking",
     "fields",
-    "config assembly config_files",
+    "config assembly config_files loading",
+    "benchmark_runs",
     "run_report run_evaluation trained benchmark_groups",
     "cli experiment benchmark",
     "search claims",
@@ -53,7 +54,7 @@ TAKES_CONFIGS = {
         "trained",
     ),
     *("search", "claims"),
-    "benchmark_groups",
+    *("benchmark_groups", "benchmark_runs", "loading"),
     *("run_report", "run_evaluation", "experiments"),
 }
 TAKES_TENSORFLOW = {"tensorflow_import", "tf_pipeline", "tfds_source", "download"}

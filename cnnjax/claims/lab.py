@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from cnnjax import assembly, experiment, manifest, runs
+from cnnjax import assembly, experiment, loading, manifest, runs
 from cnnjax import config as configs
 from cnnjax.claims.budgets import Budget
 from cnnjax.claims.ledger import Ledger
@@ -65,7 +65,7 @@ class Lab:
             recipe = "base" if kind == "cifar" else "mnist"
             data = self._data[kind]
             config = self.config(recipe, steps=1)
-            self._loaded[kind] = assembly.load_data(
+            self._loaded[kind] = loading.load_data(
                 config, default_name=data.default_name, fallback=data.fallback
             )
         return self._loaded[kind]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax import assembly
-from cnnjax.benchmark_groups import run_case
+from cnnjax.benchmark_runs import run_case
 from cnnjax.benchmarking import ours
 from cnnjax.benchmarking.timing import Case, alternate
 from cnnjax.claims.checks import Check, contrast

@@ -81,14 +81,13 @@ def save_saliencies(
     """
     with folders.writing(directory, "saliency"):
         directory.mkdir(parents=True, exist_ok=True)
-    for i, (picture, image, saliency) in enumerate(
-        zip(pictures, images, saliencies, strict=True), start=1
-    ):
-        # Numbered, as pictures of several folders may have one name.
-        path = directory / f"{i:04d}-{Path(picture['file']).stem}.png"
-        with folders.writing(directory, "saliency"):
+        for i, (picture, image, saliency) in enumerate(
+            zip(pictures, images, saliencies, strict=True), start=1
+        ):
+            # Numbered, as pictures of several folders may have one name.
+            path = directory / f"{i:04d}-{Path(picture['file']).stem}.png"
             _side_by_side(image, saliency).save(path)
-        picture["saliency"] = str(path)
+            picture["saliency"] = str(path)
 
 
 def _side_by_side(image: np.ndarray, saliency: np.ndarray) -> Image.Image:
