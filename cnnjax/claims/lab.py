@@ -140,8 +140,12 @@ class Lab:
                 fallback=data.fallback,
                 dataset=self.data_of(_kind(config)),
             )
+        if key not in self._ledger.runs:
             self._ledger.put_run(key, figures(folder))
-        return Run(key, folder, config, self._ledger.runs[key])
+        # Weights that are trained again, perhaps on another machine, have figures of
+        # their own; what the ledger holds stays, as finished rows rest on it.
+        known = figures(folder) if weights else self._ledger.runs[key]
+        return Run(key, folder, config, known)
 
     def _real(self, recipe: str, changes: Mapping[str, Any]) -> dict[str, Any]:
         # What is the recipe's own is no change, or one run would have two keys.

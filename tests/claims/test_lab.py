@@ -12,6 +12,7 @@ from cnnjax.claims.ledger import Ledger
 from cnnjax.config import default_config
 
 FIGURES = {"dataset": "cifar10_jpeg", "test/accuracy": [0.7, 0.71]}
+AGAIN = {"dataset": "cifar10_jpeg", "test/accuracy": [0.7, 0.72]}
 
 
 @pytest.fixture
@@ -68,6 +69,17 @@ def test_weights_that_are_gone_are_trained_again(
     assert len(trained) == 1
     bench.train("base", steps=20, weights=True)
     assert len(trained) == 2
+
+
+def test_weights_come_with_figures_of_their_own(
+    bench: lab.Lab, trained: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = bench.train("base", steps=20)
+    (first.folder / runs.CHECKPOINTS / "20").rmdir()
+    # Another machine rounds otherwise.
+    monkeypatch.setattr(lab, "figures", lambda folder: AGAIN)
+    assert bench.train("base", steps=20, weights=True).figures == AGAIN
+    assert bench.train("base", steps=20).figures == FIGURES
 
 
 def test_a_short_run_is_not_one_call(bench: lab.Lab) -> None:
