@@ -9,14 +9,12 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from cnnjax import losses, optimizers, parallel, replicas
+from cnnjax import losses, optimizers, parallel, replicas, resident
 from cnnjax.clocks import Clocks
 from cnnjax.data.augment import Preprocessing
 from cnnjax.data.datasets import Split
 from cnnjax.errors import InputError
 from cnnjax.models import MODELS, cifar, lenet
-from cnnjax.replicas import ReplicasUpdate
-from cnnjax.resident import ResidentUpdate
 from cnnjax.step import LossFn
 from cnnjax.updates import Recipe, StreamedUpdate, Update
 
@@ -123,10 +121,10 @@ def make_update(
     """
     train, mode = config.train, config.parallel.mode
 
-    def resident(first_step: int, clocks: Clocks) -> Update:
+    def on_device(first_step: int, clocks: Clocks) -> Update:
         del first_step  # each call names its steps
         if config.num_seeds > 1:
-            return ReplicasUpdate(
+            return replicas.make_update(
                 recipe,
                 split,
                 preprocessing,
@@ -137,7 +135,7 @@ def make_update(
                 mesh=mesh,
                 clocks=clocks,
             )
-        return ResidentUpdate(
+        return resident.make_update(
             recipe,
             split,
             preprocessing,
@@ -149,7 +147,7 @@ def make_update(
             clocks=clocks,
         )
 
-    def streamed(first_step: int, clocks: Clocks) -> Update:
+    def from_host(first_step: int, clocks: Clocks) -> Update:
         # TensorFlow takes seconds to import, and only this pipeline needs it.
         from cnnjax.data import tf_pipeline
 
@@ -165,4 +163,4 @@ def make_update(
         )
         return StreamedUpdate(recipe, batches, mesh, mode, clocks)
 
-    return resident if config.data.pipeline == "device" else streamed
+    return on_device if config.data.pipeline == "device" else from_host

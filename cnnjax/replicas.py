@@ -17,10 +17,10 @@ from cnnjax.clocks import Clocks
 from cnnjax.data import device_pipeline
 from cnnjax.data.arrays import Split
 from cnnjax.data.augment import Preprocessing
-from cnnjax.resident import clean_step_of
+from cnnjax.resident import ResidentUpdate, clean_step_of
 from cnnjax.state import TrainState, init_state
-from cnnjax.step import make_multi_step
-from cnnjax.updates import Recipe, settle, train_step_of, with_clean_accuracy
+from cnnjax.step import Batch, make_multi_step
+from cnnjax.updates import Recipe, train_step_of
 
 
 def choose_num_devices(num_seeds: int, available: int) -> int:
@@ -118,92 +118,64 @@ def compile_replicas(
     return jax.jit(mapped, donate_argnums=(0,) if donate else ())
 
 
-class ReplicasUpdate:
-    """Updates of every replica, of batches made on the device from the data set there.
+def make_update(
+    recipe: Recipe,
+    split: Split,
+    preprocessing: Preprocessing,
+    *,
+    seed: int,
+    num_seeds: int,
+    batch_size: int,
+    steps_per_call: int,
+    mesh: Mesh,
+    clocks: Clocks,
+) -> ResidentUpdate:
+    """Returns the updates of every replica, each of a whole batch of its own.
 
-    As `resident.ResidentUpdate`, but for the leading [num_seeds] of the state's arrays
-    and of the metrics.
+    Args:
+        recipe: network, loss and optimiser.
+        split: the training pictures.
+        preprocessing: crop, distortions and normalisation.
+        seed: of the first replica; the others have the seeds after it.
+        num_seeds: how many replicas.
+        batch_size: of each replica's batch.
+        steps_per_call: at most, of each replica.
+        mesh: the devices.
+        clocks: where the time goes.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        split: Split,
-        preprocessing: Preprocessing,
-        *,
-        seed: int,
-        num_seeds: int,
-        batch_size: int,
-        steps_per_call: int,
-        mesh: Mesh,
-        clocks: Clocks,
-    ) -> None:
-        """Puts the data set on every device; compiles nothing yet.
-
-        Args:
-            recipe: network, loss and optimiser.
-            split: the training pictures.
-            preprocessing: crop, distortions and normalisation.
-            seed: of the first replica; the others have the seeds after it.
-            num_seeds: how many replicas.
-            batch_size: of each replica's batch.
-            steps_per_call: at most, of each replica.
-            mesh: the devices.
-            clocks: where the time goes.
-        """
-        self.steps_per_call = steps_per_call
-        self._seeds = range(seed, seed + num_seeds)
-        self._make_chunk = partial(
-            device_pipeline.chunk,
-            num_examples=len(split.labels),
-            batch_size=batch_size,
-            capacity=steps_per_call,
-        )
-        self._mesh, self._clocks = mesh, clocks
-        self._data = parallel.replicate(device_pipeline.whole(split), mesh)
-        make_batch = partial(device_pipeline.make_batch, preprocessing=preprocessing)
-        self._mapped = compile_replicas(
-            make_multi_step(train_step_of(recipe, axis_name=None), make_batch),
-            mesh,
-            num_own=2,
-            num_whole=2,
-            donate=True,
-        )
-        self._mapped_eval = None
-        if recipe.has_dropout:
-            clean_step = clean_step_of(recipe, make_batch, axis_name=None)
-            self._mapped_eval = compile_replicas(
-                clean_step, mesh, num_own=2, num_whole=1
+    def put_chunk(steps: range) -> Batch:
+        chunks = [
+            device_pipeline.chunk(
+                seed=one,
+                num_examples=len(split.labels),
+                batch_size=batch_size,
+                first_step=steps.start,
+                num_steps=len(steps),
+                capacity=steps_per_call,
             )
-        self._multi_step: Any = None
-        self._eval_step: Any = None
+            for one in range(seed, seed + num_seeds)
+        ]
+        return put(jax.tree.map(lambda *own: np.stack(own), *chunks), mesh)
 
-    def __call__(
-        self, state: TrainState, steps: range, *, fetch: bool
-    ) -> tuple[TrainState, dict[str, Any]]:
-        """See `updates.Update`; the metrics are arrays [num_seeds, len(steps)]."""
-        with self._clocks.training():
-            chunks = [
-                self._make_chunk(
-                    seed=seed, first_step=steps.start, num_steps=len(steps)
-                )
-                for seed in self._seeds
-            ]
-            chunk = put(jax.tree.map(lambda *own: np.stack(own), *chunks), self._mesh)
-            count = parallel.replicate(np.int32(len(steps)), self._mesh)
-        if self._multi_step is None:
-            self._multi_step = self._clocks.compile(
-                self._mapped, state, chunk, self._data, count
-            )
-            if self._mapped_eval is not None:
-                self._eval_step = self._clocks.compile(
-                    self._mapped_eval, state, chunk, self._data
-                )
-        clean = None
-        if fetch and self._eval_step is not None:
-            clean = jax.device_get(self._eval_step(state, chunk, self._data))
-        with self._clocks.training():
-            state, metrics = self._multi_step(state, chunk, self._data, count)
-            metrics = settle(metrics, self._mesh, fetch)
-        metrics = {name: values[:, : len(steps)] for name, values in metrics.items()}
-        return state, with_clean_accuracy(metrics, clean)
+    make_batch = partial(device_pipeline.make_batch, preprocessing=preprocessing)
+    multi_step = compile_replicas(
+        make_multi_step(train_step_of(recipe, axis_name=None), make_batch),
+        mesh,
+        num_own=2,
+        num_whole=2,
+        donate=True,
+    )
+    clean_step = None
+    if recipe.has_dropout:
+        clean = clean_step_of(recipe, make_batch, axis_name=None)
+        clean_step = compile_replicas(clean, mesh, num_own=2, num_whole=1)
+    return ResidentUpdate(
+        split,
+        put_chunk,
+        multi_step,
+        clean_step,
+        steps_per_call=steps_per_call,
+        mesh=mesh,
+        clocks=clocks,
+    )

@@ -24,83 +24,119 @@ class ResidentUpdate:
 
     def __init__(
         self,
-        recipe: Recipe,
         split: Split,
-        preprocessing: Preprocessing,
+        put_chunk: Callable[[range], Batch],
+        multi_step: Any,
+        clean_step: Any,
         *,
-        seed: int,
-        batch_size: int,
         steps_per_call: int,
         mesh: Mesh,
-        mode: str,
         clocks: Clocks,
     ) -> None:
         """Puts the data set on every device; compiles nothing yet.
 
         Args:
-            recipe: network, loss and optimiser.
             split: the training pictures.
-            preprocessing: crop, distortions and normalisation.
-            seed: of the run.
-            batch_size: of the global batch.
+            put_chunk: steps -> which examples make them up, on the devices.
+            multi_step: (state, chunk, data, count) -> state and metrics, where the
+                steps are the last axis; jitted or pmapped.
+            clean_step: what `clean_step_of` returns, the same; None without dropout.
             steps_per_call: at most.
             mesh: the devices.
-            mode: `jit` or `pmap`.
             clocks: where the time goes.
         """
         self.steps_per_call = steps_per_call
-        self._make_chunk = partial(
-            device_pipeline.chunk,
-            seed=seed,
-            num_examples=len(split.labels),
-            batch_size=batch_size,
-            capacity=steps_per_call,
-        )
-        self._mesh, self._mode, self._clocks = mesh, mode, clocks
+        self._put_chunk, self._mesh, self._clocks = put_chunk, mesh, clocks
         self._data = parallel.replicate(device_pipeline.whole(split), mesh)
-        make_batch = partial(device_pipeline.make_batch, preprocessing=preprocessing)
-        self._mapped = parallel.compile_step(
-            make_multi_step(train_step_of(recipe), make_batch),
-            mesh,
-            mode,
-            donate=True,
-            num_whole=2,
-        )
-        self._mapped_eval = None
-        if recipe.has_dropout:
-            clean_step = clean_step_of(recipe, make_batch, parallel.AXIS)
-            self._mapped_eval = parallel.compile_step(
-                clean_step, mesh, mode, num_whole=1
-            )
+        self._mapped, self._mapped_clean = multi_step, clean_step
         self._multi_step: Any = None
-        self._eval_step: Any = None
+        self._clean_step: Any = None
 
     def __call__(
         self, state: TrainState, steps: range, *, fetch: bool
     ) -> tuple[TrainState, dict[str, Any]]:
-        """See `Update`."""
+        """See `updates.Update`; metrics of several seeds lead with [num_seeds]."""
         with self._clocks.training():
-            made = self._make_chunk(first_step=steps.start, num_steps=len(steps))
-            rows = parallel.own_rows(len(made["index"]), self._mesh)
-            own = {name: values[rows] for name, values in made.items()}
-            chunk = parallel.put_batch(own, self._mesh, self._mode)
+            chunk = self._put_chunk(steps)
             count = parallel.replicate(np.int32(len(steps)), self._mesh)
         if self._multi_step is None:
             self._multi_step = self._clocks.compile(
                 self._mapped, state, chunk, self._data, count
             )
-            if self._mapped_eval is not None:
-                self._eval_step = self._clocks.compile(
-                    self._mapped_eval, state, chunk, self._data
+            if self._mapped_clean is not None:
+                self._clean_step = self._clocks.compile(
+                    self._mapped_clean, state, chunk, self._data
                 )
         clean = None
-        if fetch and self._eval_step is not None:
-            clean = jax.device_get(self._eval_step(state, chunk, self._data))
+        if fetch and self._clean_step is not None:
+            clean = jax.device_get(self._clean_step(state, chunk, self._data))
         with self._clocks.training():
             state, metrics = self._multi_step(state, chunk, self._data, count)
             metrics = settle(metrics, self._mesh, fetch)
-        metrics = {name: values[: len(steps)] for name, values in metrics.items()}
+        metrics = {name: values[..., : len(steps)] for name, values in metrics.items()}
         return state, with_clean_accuracy(metrics, clean)
+
+
+def make_update(
+    recipe: Recipe,
+    split: Split,
+    preprocessing: Preprocessing,
+    *,
+    seed: int,
+    batch_size: int,
+    steps_per_call: int,
+    mesh: Mesh,
+    mode: str,
+    clocks: Clocks,
+) -> ResidentUpdate:
+    """Returns the updates of one run, whose batches the devices share.
+
+    Args:
+        recipe: network, loss and optimiser.
+        split: the training pictures.
+        preprocessing: crop, distortions and normalisation.
+        seed: of the run.
+        batch_size: of the global batch.
+        steps_per_call: at most.
+        mesh: the devices.
+        mode: `jit` or `pmap`.
+        clocks: where the time goes.
+    """
+
+    def put_chunk(steps: range) -> Batch:
+        made = device_pipeline.chunk(
+            seed=seed,
+            num_examples=len(split.labels),
+            batch_size=batch_size,
+            first_step=steps.start,
+            num_steps=len(steps),
+            capacity=steps_per_call,
+        )
+        rows = parallel.own_rows(batch_size, mesh)
+        own = {name: values[rows] for name, values in made.items()}
+        return parallel.put_batch(own, mesh, mode)
+
+    make_batch = partial(device_pipeline.make_batch, preprocessing=preprocessing)
+    multi_step = parallel.compile_step(
+        make_multi_step(train_step_of(recipe), make_batch),
+        mesh,
+        mode,
+        donate=True,
+        num_whole=2,
+    )
+    clean_step = None
+    if recipe.has_dropout:
+        clean = clean_step_of(recipe, make_batch, parallel.AXIS)
+        clean_step = parallel.compile_step(clean, mesh, mode, num_whole=1)
+    return ResidentUpdate(
+        split,
+        put_chunk,
+        multi_step,
+        clean_step,
+        steps_per_call=steps_per_call,
+        mesh=mesh,
+        clocks=clocks,
+    )
 
 
 def clean_step_of(

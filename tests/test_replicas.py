@@ -63,7 +63,7 @@ def start(name: str, recipe: updates.Recipe, num_devices: int):
 def together(name: str, recipe: updates.Recipe, num_devices: int, pieces):
     """Returns the state first and after each piece, and the metrics of every step."""
     state, mesh = start(name, recipe, num_devices)
-    update = replicas.ReplicasUpdate(
+    update = replicas.make_update(
         recipe,
         split_of(name),
         SETS[name][1],

@@ -6,14 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from cnnjax import losses, optimizers, parallel
+from cnnjax import losses, optimizers, parallel, resident
 from cnnjax.cadence import Cadence, calls
 from cnnjax.clocks import Clocks
 from cnnjax.data import augment, datasets, device_pipeline, sampling, tf_pipeline
 from cnnjax.data.augment import Preprocessing
 from cnnjax.data.datasets import Split
 from cnnjax.models import MODELS, cifar
-from cnnjax.resident import ResidentUpdate
 from cnnjax.state import init_state
 from cnnjax.updates import Recipe, StreamedUpdate
 
@@ -83,10 +82,10 @@ def start(recipe: Recipe, split: Split, how: Preprocessing, num_devices: int):
     return parallel.replicate(state, mesh), mesh
 
 
-def resident(recipe, split, how, pieces, num_devices=1, mode="jit"):
+def trained(recipe, split, how, pieces, num_devices=1, mode="jit"):
     state, mesh = start(recipe, split, how, num_devices)
     clocks = Clocks()
-    update = ResidentUpdate(
+    update = resident.make_update(
         recipe,
         split,
         how,
@@ -117,7 +116,7 @@ def test_updates_are_those_of_streamed_batches(
     split = shapes if cifar_like else datasets.load_embedded("digits").train
     how, recipe = (CHAPTER if cifar_like else UNIT), recipe_of(name)
     pieces = [range(i, i + 1) for i in range(5)]
-    _, found = resident(recipe, split, how, pieces, num_devices, mode)
+    _, found = trained(recipe, split, how, pieces, num_devices, mode)
 
     state, mesh = start(recipe, split, how, num_devices)
     batches = tf_pipeline.batches(
@@ -134,8 +133,8 @@ def test_updates_are_those_of_streamed_batches(
 
 def test_the_bytes_do_not_depend_on_how_steps_are_cut_into_calls(shapes: Split) -> None:
     recipe = recipe_of("CifarCNN")
-    at_once = resident(recipe, shapes, CHAPTER, [range(0, 4), range(4, 6)])
-    one_by_one = resident(recipe, shapes, CHAPTER, [range(i, i + 1) for i in range(6)])
+    at_once = trained(recipe, shapes, CHAPTER, [range(0, 4), range(4, 6)])
+    one_by_one = trained(recipe, shapes, CHAPTER, [range(i, i + 1) for i in range(6)])
     jax.tree.map(np.testing.assert_array_equal, at_once, one_by_one)
 
 
