@@ -1,9 +1,7 @@
-"""Orbax saves and restores; a digest says whether what came back is what went in.
+"""Which steps of a run are kept, and which of them it goes on from.
 
-Orbax writes a step under another name and renames it when it is whole, but does not
-notice a flipped bit. So every step carries the SHA-256 of each of its arrays and of
-what is said about them, and a step that cannot be read or does not match is moved aside
-for the one before it.
+Orbax writes a step under another name and renames it when it is whole. One that cannot
+be read, or is not what was written, is moved aside for the one before it.
 """
 
 import itertools
@@ -14,16 +12,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 
-from cnnjax import mismatch, orbax_noise, processes
+from cnnjax import orbax_noise, processes, saved_step
 from cnnjax.best import Best
-from cnnjax.digests import describe, digest, not_finite, seal
+from cnnjax.digests import not_finite
 from cnnjax.errors import InputError, RunError
-
-# What is said about a step takes some kB; larger is damaged, and not read.
-MAX_META_BYTES = 16 * 2**20
 
 
 class Checkpoints:
@@ -139,21 +133,11 @@ class Checkpoints:
             )
         self.check()
         self.best.offer(step, score)
-        meta = {
-            "leaves": describe(state),
-            "digest": digest(state),
-            "run": self._run,
-            "best": self.best.record,
-            "about": about,
-        }
+        contents = saved_step.contents(
+            state, run=self._run, best=self.best.record, about=about
+        )
         with self._disk_errors():
-            saved = self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state),
-                    meta=ocp.args.JsonSave(meta | {"seal": seal(meta)}),
-                ),
-            )
+            saved = self._manager.save(step, args=contents)
         if not saved:
             raise RunError(
                 f"checkpoint {step} was not saved: {self._directory} holds newer steps"
@@ -179,7 +163,7 @@ class Checkpoints:
         for step in reversed(self.steps()):
             reason = ""
             try:
-                state, meta = self._restore(step, like)
+                state, meta = saved_step.read(self._manager, step, like, self._run)
             except InputError:
                 raise
             except Exception as error:  # Orbax raises whatever its readers raise.
@@ -217,10 +201,12 @@ class Checkpoints:
         reasons = []
         for step in reversed(self.steps()):
             try:
-                best = self._read_meta(step)["best"]
+                best = saved_step.read_meta(self._manager, step)["best"]
                 if best is None:
                     return None
-                state, meta = self._restore(best["step"], like)
+                state, meta = saved_step.read(
+                    self._manager, best["step"], like, self._run
+                )
                 return state, meta["about"]
             except InputError:
                 raise
@@ -241,33 +227,6 @@ class Checkpoints:
                 damaged.rename(_unused(damaged.with_name(f"{step}.corrupt")))
             processes.gather("moved")
             self._manager = self._open()
-
-    def _restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
-        meta = self._read_meta(step)
-        where = f"{self._directory}/{step}"
-        mismatch.check_same_network(where, meta["leaves"], describe(like))
-        mismatch.check_same_run(where, meta["run"], self._run)
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        read = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        state = self._manager.restore(step, args=read).state
-        found = digest(state)
-        wrong = [name for name in found if found[name] != meta["digest"].get(name)]
-        if wrong:
-            raise ValueError(f"{wrong[0]} does not match its SHA-256")
-        return state, meta
-
-    def _read_meta(self, step: int) -> dict[str, Any]:
-        path = self._directory / str(step) / "meta" / "metadata"
-        if path.exists() and path.stat().st_size > MAX_META_BYTES:
-            raise ValueError(f"{path} is larger than {MAX_META_BYTES} bytes")
-        read = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        meta = self._manager.restore(step, args=read).meta
-        if meta.pop("seal") != seal(meta):
-            raise ValueError("what is said about it does not match its SHA-256")
-        if meta["best"] is not None:
-            best = meta["best"]
-            meta["best"] = {"step": int(best["step"]), "score": float(best["score"])}
-        return meta
 
 
 def _unused(path: Path) -> Path:

@@ -14,13 +14,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cnnjax import parallel
 from cnnjax.clocks import Clocks
-from cnnjax.data import device_pipeline
 from cnnjax.data.arrays import Split
 from cnnjax.data.augment import Preprocessing
-from cnnjax.resident import ResidentUpdate, clean_step_of
+from cnnjax.resident import MakeChunk, ResidentUpdate
 from cnnjax.state import TrainState, init_state
-from cnnjax.step import Batch, make_multi_step
-from cnnjax.updates import Recipe, train_step_of
+from cnnjax.step import Batch
+from cnnjax.updates import Recipe
 
 
 def choose_num_devices(num_seeds: int, available: int) -> int:
@@ -144,37 +143,18 @@ def make_update(
         clocks: where the time goes.
     """
 
-    def put_chunk(steps: range) -> Batch:
-        chunks = [
-            device_pipeline.chunk(
-                seed=one,
-                num_examples=len(split.labels),
-                batch_size=batch_size,
-                first_step=steps.start,
-                num_steps=len(steps),
-                capacity=steps_per_call,
-            )
-            for one in range(seed, seed + num_seeds)
-        ]
+    def put_chunk(make_chunk: MakeChunk) -> Batch:
+        chunks = [make_chunk(seed=one) for one in range(seed, seed + num_seeds)]
         return put(jax.tree.map(lambda *own: np.stack(own), *chunks), mesh)
 
-    make_batch = partial(device_pipeline.make_batch, preprocessing=preprocessing)
-    multi_step = compile_replicas(
-        make_multi_step(train_step_of(recipe, axis_name=None), make_batch),
-        mesh,
-        num_own=2,
-        num_whole=2,
-        donate=True,
-    )
-    clean_step = None
-    if recipe.has_dropout:
-        clean = clean_step_of(recipe, make_batch, axis_name=None)
-        clean_step = compile_replicas(clean, mesh, num_own=2, num_whole=1)
     return ResidentUpdate(
+        recipe,
         split,
-        put_chunk,
-        multi_step,
-        clean_step,
+        preprocessing,
+        put_chunk=put_chunk,
+        compile_step=partial(compile_replicas, mesh=mesh, num_own=2),
+        axis_name=None,
+        batch_size=batch_size,
         steps_per_call=steps_per_call,
         mesh=mesh,
         clocks=clocks,

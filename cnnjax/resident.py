@@ -18,17 +18,23 @@ from cnnjax.state import TrainState
 from cnnjax.step import Batch, make_eval_step, make_multi_step
 from cnnjax.updates import Recipe, settle, train_step_of, with_clean_accuracy
 
+# seed -> `device_pipeline.chunk` of the steps at hand.
+MakeChunk = Callable[..., dict[str, np.ndarray]]
+
 
 class ResidentUpdate:
     """Many updates a call, of batches made on the device from the data set there."""
 
     def __init__(
         self,
+        recipe: Recipe,
         split: Split,
-        put_chunk: Callable[[range], Batch],
-        multi_step: Any,
-        clean_step: Any,
+        preprocessing: Preprocessing,
         *,
+        put_chunk: Callable[[MakeChunk], Batch],
+        compile_step: Callable[..., Any],
+        axis_name: str | None,
+        batch_size: int,
         steps_per_call: int,
         mesh: Mesh,
         clocks: Clocks,
@@ -36,19 +42,35 @@ class ResidentUpdate:
         """Puts the data set on every device; compiles nothing yet.
 
         Args:
+            recipe: network, loss and optimiser.
             split: the training pictures.
-            put_chunk: steps -> which examples make them up, on the devices.
-            multi_step: (state, chunk, data, count) -> state and metrics, where the
-                steps are the last axis; jitted or pmapped.
-            clean_step: what `clean_step_of` returns, the same; None without dropout.
+            preprocessing: crop, distortions and normalisation.
+            put_chunk: (seed -> which examples make up the next steps) -> that on the
+                devices, of the run's seed or of each of them.
+            compile_step: (step, num_whole, donate) -> the step jitted or pmapped, as
+                `parallel.compile_step`.
+            axis_name: the mapped axis to sum over, or None where each device is alone.
+            batch_size: of a seed's batch.
             steps_per_call: at most.
             mesh: the devices.
             clocks: where the time goes.
         """
         self.steps_per_call = steps_per_call
         self._put_chunk, self._mesh, self._clocks = put_chunk, mesh, clocks
+        self._make_chunk = partial(
+            device_pipeline.chunk,
+            num_examples=len(split.labels),
+            batch_size=batch_size,
+            capacity=steps_per_call,
+        )
         self._data = parallel.replicate(device_pipeline.whole(split), mesh)
-        self._mapped, self._mapped_clean = multi_step, clean_step
+        make_batch = partial(device_pipeline.make_batch, preprocessing=preprocessing)
+        step = make_multi_step(train_step_of(recipe, axis_name), make_batch)
+        self._mapped = compile_step(step, num_whole=2, donate=True)
+        self._mapped_clean = None
+        if recipe.has_dropout:
+            clean = _clean_step_of(recipe, make_batch, axis_name)
+            self._mapped_clean = compile_step(clean, num_whole=1, donate=False)
         self._multi_step: Any = None
         self._clean_step: Any = None
 
@@ -57,7 +79,9 @@ class ResidentUpdate:
     ) -> tuple[TrainState, dict[str, Any]]:
         """See `updates.Update`; metrics of several seeds lead with [num_seeds]."""
         with self._clocks.training():
-            chunk = self._put_chunk(steps)
+            chunk = self._put_chunk(
+                partial(self._make_chunk, first_step=steps.start, num_steps=len(steps))
+            )
             count = parallel.replicate(np.int32(len(steps)), self._mesh)
         if self._multi_step is None:
             self._multi_step = self._clocks.compile(
@@ -103,43 +127,27 @@ def make_update(
         clocks: where the time goes.
     """
 
-    def put_chunk(steps: range) -> Batch:
-        made = device_pipeline.chunk(
-            seed=seed,
-            num_examples=len(split.labels),
-            batch_size=batch_size,
-            first_step=steps.start,
-            num_steps=len(steps),
-            capacity=steps_per_call,
-        )
+    def put_chunk(make_chunk: MakeChunk) -> Batch:
+        made = make_chunk(seed=seed)
         rows = parallel.own_rows(batch_size, mesh)
         own = {name: values[rows] for name, values in made.items()}
         return parallel.put_batch(own, mesh, mode)
 
-    make_batch = partial(device_pipeline.make_batch, preprocessing=preprocessing)
-    multi_step = parallel.compile_step(
-        make_multi_step(train_step_of(recipe), make_batch),
-        mesh,
-        mode,
-        donate=True,
-        num_whole=2,
-    )
-    clean_step = None
-    if recipe.has_dropout:
-        clean = clean_step_of(recipe, make_batch, parallel.AXIS)
-        clean_step = parallel.compile_step(clean, mesh, mode, num_whole=1)
     return ResidentUpdate(
+        recipe,
         split,
-        put_chunk,
-        multi_step,
-        clean_step,
+        preprocessing,
+        put_chunk=put_chunk,
+        compile_step=partial(parallel.compile_step, mesh=mesh, mode=mode),
+        axis_name=parallel.AXIS,
+        batch_size=batch_size,
         steps_per_call=steps_per_call,
         mesh=mesh,
         clocks=clocks,
     )
 
 
-def clean_step_of(
+def _clean_step_of(
     recipe: Recipe, make_batch: Callable[..., Batch], axis_name: str | None
 ) -> Callable[[TrainState, Batch, Batch], Metrics]:
     """Returns (state, chunk, data) -> sums over the chunk's first batch, no dropout.

@@ -15,6 +15,7 @@ FILES = sorted([*ROOT.glob("cnnjax/**/*.py"), *ROOT.glob("experiments/**/*.py")]
 ORDER = (
     "errors clocks orbax_noise backend spread best digests",
     "mismatch folders exits",
+    "saved_step",
     "prng ops losses metrics processes",
     "models",
     "optimizers",
