@@ -52,9 +52,6 @@ def make_recipe(config: ConfigDict, num_classes: int) -> Recipe:
         l1=l1,
         l2=l2,
         penalised=cifar.PENALISED,
-        weight_decay=optim.weight_decay,
-        clip_norm=optim.clip_norm,
-        lookahead=optim.lookahead,
     )
     return Recipe(
         model=make_model(config, num_classes),
@@ -73,13 +70,7 @@ def make_recipe(config: ConfigDict, num_classes: int) -> Recipe:
 def make_preprocessing(config: ConfigDict) -> Preprocessing:
     """Returns crop, distortions and normalisation, from `config.data`."""
     data = config.data
-    beyond = "alternating_flip" in data.distortions or data.mixup
-    if beyond and data.pipeline != "device":
-        raise InputError(
-            "got mixup or alternating_flip with data.pipeline=tfdata, need"
-            " --config.data.pipeline=device"
-        )
-    return Preprocessing(data.crop, tuple(data.distortions), data.normalise, data.mixup)
+    return Preprocessing(data.crop, tuple(data.distortions), data.normalise)
 
 
 def choose_mesh(config: ConfigDict) -> Mesh:

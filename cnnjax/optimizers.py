@@ -78,11 +78,8 @@ def make_optimizer(
     l1: float = 0.0,
     l2: float = 0.0,
     penalised: Sequence[str] = (),
-    weight_decay: float = 0.0,
-    clip_norm: float = 0.0,
-    lookahead: int = 0,
 ) -> optax.GradientTransformation:
-    """Returns the optax chain: clipping, L2, L1, the optimiser, decay, the schedule.
+    """Returns the optax chain: L2, L1, the optimiser, the schedule.
 
     The gradients of the penalties, l2 * w and l1 * sign(w), are added before the
     optimiser scales them, as they are when the penalties stand in the loss; this is
@@ -97,9 +94,6 @@ def make_optimizer(
         l1: weight of the penalty l1 * sum(abs(w)).
         l2: weight of the penalty l2 * sum(w**2) / 2.
         penalised: names of the layers whose kernels are penalised.
-        weight_decay: learning rate * this is taken off every kernel, as in AdamW.
-        clip_norm: largest norm of the gradient of all parameters; 0 for any.
-        lookahead: updates after each of which it goes back half the way; 0 for none.
 
     Raises:
         ValueError: there is no such optimiser.
@@ -125,51 +119,13 @@ def make_optimizer(
         case _:
             needed = ", ".join(OPTIMIZERS)
             raise ValueError(f"got optimizer {name!r}, need one of {needed}")
-    chain = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+    chain = []
     only_penalised = partial(losses.is_penalised, layers=penalised)
     if l2:
         chain.append(optax.add_decayed_weights(l2, mask=only_penalised))
     if l1:
         chain.append(optax.masked(_add_signs(l1), only_penalised))
-    chain.append(scale)
-    if weight_decay:
-        chain.append(optax.add_decayed_weights(weight_decay, mask=_kernels))
-    chain.append(optax.scale_by_learning_rate(schedule))
-    if lookahead:
-        chain.append(_go_half_way(lookahead))
-    return optax.chain(*chain)
-
-
-def _go_half_way(every: int) -> optax.GradientTransformation:
-    """Returns Lookahead (Zhang et al. 2019) with alpha 0.5, last of a chain.
-
-    After `every` updates the weights go to the middle between where they are and where
-    they were after the last such step. As a part of the chain, where optax's own holds
-    two sets of parameters outside it.
-    """
-
-    def init(params: Any) -> Any:
-        return jnp.zeros((), jnp.int32), jax.tree.map(jnp.array, params)
-
-    def update(updates: Any, state: Any, params: Any = None) -> Any:
-        count, slow = state
-        count = count + 1
-        due = count % every == 0
-
-        def middle(step: jax.Array, fast: jax.Array, slow: jax.Array) -> jax.Array:
-            return jnp.where(due, 0.5 * (slow - fast + step), step)
-
-        updates = jax.tree.map(middle, updates, params, slow)
-        slow = jax.tree.map(
-            lambda s, w, u: jnp.where(due, w + u, s), slow, params, updates
-        )
-        return updates, (count, slow)
-
-    return optax.GradientTransformation(init, update)
-
-
-def _kernels(params: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+    return optax.chain(*chain, scale, optax.scale_by_learning_rate(schedule))
 
 
 def _add_signs(weight: float) -> optax.GradientTransformation:

@@ -64,9 +64,6 @@ def make_train_step(
         def mean_loss(params: Any) -> tuple[jax.Array, Metrics]:
             logits = _logits(model, params, batch["image"], keys)
             per_example = loss_fn(logits, batch["label"])
-            if "share" in batch:
-                other = loss_fn(logits, batch["other"])
-                per_example = other + batch["share"] * (per_example - other)
             sums = Metrics.of_batch(per_example, logits, batch["label"], batch["mask"])
             return sums.loss / count, sums
 

@@ -19,10 +19,7 @@ from cnnjax.data import affine
 
 # In the order in which they are applied; the chapter's (section 5.3) are the last four.
 AFFINE = ("shift", "rotate", "scale")
-DISTORTIONS = (
-    *AFFINE,
-    *("crop", "flip", "alternating_flip", "brightness", "contrast"),
-)
+DISTORTIONS = (*AFFINE, "crop", "flip", "brightness", "contrast")
 NORMALISATIONS = ("per_image", "unit")
 
 # The chapter, section 5.3: tf.image.random_brightness(max_delta=63) and
@@ -45,14 +42,11 @@ class Preprocessing:
             picture.
         distortions: of training pictures; some of `DISTORTIONS`.
         normalise: "per_image" or "unit", see `normalise`.
-        mixup: alpha of the shares that two pictures have, Beta(alpha, alpha); 0 for
-            one picture. Of the pipeline on the device.
     """
 
     crop: int
     distortions: tuple[str, ...]
     normalise: str
-    mixup: float = 0.0
 
     def output_shape(self, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
         """Returns (height, width, channels) of what the network is fed."""

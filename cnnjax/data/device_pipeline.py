@@ -75,30 +75,9 @@ def make_batch(
     images = data["image"][index]
     key = prng.from_seed(seed, prng.DATA)
     params = augment.draw(key, position, preprocessing, images.shape[1:])
-    if "alternating_flip" in preprocessing.distortions:
-        # A picture's first flip is drawn, and then every other pass mirrors it.
-        keys = prng.at_positions(prng.stream(key, "flip"), index.astype("uint32"))
-        first = jax.vmap(jax.random.bernoulli)(keys)
-        odd = (position // len(data["label"])) % 2 == 1
-        params = params._replace(flip=first ^ odd)
-    image, label = augment.apply(images, params, preprocessing), data["label"][index]
-    if preprocessing.mixup:
-        # Zhang et al. 2018: each picture with the one opposite to it in the batch.
-        keys = prng.at_positions(prng.stream(key, "mixup"), position)
-        alpha = preprocessing.mixup
-        share = jax.vmap(lambda k: jax.random.beta(k, alpha, alpha))(keys)
-        part = share.reshape(-1, 1, 1, 1)
-        return {
-            "image": part * image + (1 - part) * image[::-1],
-            "label": label,
-            "other": label[::-1],
-            "share": share,
-            "mask": jax.numpy.ones(index.shape),
-            "position": position,
-        }
     return {
-        "image": image,
-        "label": label,
+        "image": augment.apply(images, params, preprocessing),
+        "label": data["label"][index],
         "mask": jax.numpy.ones(index.shape),
         "position": position,
     }
