@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from cnnjax import orbax_noise, processes, saved_step
 from cnnjax.best import Best
 from cnnjax.digests import not_finite
-from cnnjax.errors import InputError, RunError
+from cnnjax.errors import InputError, RunError, one_line
 
 
 class Checkpoints:
@@ -79,7 +79,7 @@ class Checkpoints:
         except Exception as error:  # Orbax raises whatever its writers raise.
             raise RunError(
                 f"a checkpoint could not be written to {self._directory}"
-                f" ({_one_line(error)}); the earlier ones are kept: see to the disk and"
+                f" ({_reason(error)}); the earlier ones are kept: see to the disk and"
                 " run the same again"
             ) from error
 
@@ -167,7 +167,7 @@ class Checkpoints:
             except InputError:
                 raise
             except Exception as error:  # Orbax raises whatever its readers raise.
-                reason = _one_line(error)
+                reason = _reason(error)
             # What one process cannot read, none goes on from.
             reason = max(processes.gather(reason))
             if reason:
@@ -211,7 +211,7 @@ class Checkpoints:
             except InputError:
                 raise
             except Exception as error:  # Orbax raises whatever its readers raise.
-                reasons.append(f"{step}: {_one_line(error)}")
+                reasons.append(f"{step}: {_reason(error)}")
         if not reasons:
             return None
         raise RunError(
@@ -235,8 +235,8 @@ def _unused(path: Path) -> Path:
     return next(p for p in itertools.chain([path], others) if not p.exists())
 
 
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {one_line(error, 300)}"
 
 
 def _inode(directory: Path) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict, config_flags
 
 from cnnjax import config as configs
 from cnnjax import config_files, exits
-from cnnjax.errors import InputError
+from cnnjax.errors import InputError, one_line
 
 USAGE = """\
 --config=FILE           the configuration, a Python file with get_config(); looked for
@@ -191,5 +191,5 @@ def _flag_errors() -> Iterator[None]:
             f"the configuration has no field {field}; cnnjax/fields.py lists them"
         ) from error
     except Exception as error:  # The config is a program; it may raise anything.
-        message = " ".join(str(error).split())
-        raise InputError(f"{type(error).__name__}: {message}; see --help") from error
+        message = f"{type(error).__name__}: {one_line(error)}"
+        raise InputError(f"{message}; see --help") from error

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from cnnjax.errors import InputError, RunError
+from cnnjax.errors import InputError, RunError, one_line
 
 # As long as JAX waits by itself: a cluster may start its hosts minutes apart.
 JOIN_SECONDS = 300
@@ -66,7 +66,7 @@ def join(coordinator: str, num_processes: int, process_id: int) -> None:
         )
     if errors:
         raise InputError(
-            f"these processes cannot be joined ({' '.join(str(errors[0]).split())});"
+            f"these processes cannot be joined ({one_line(errors[0])});"
             " need --config.parallel.coordinator=HOST:PORT, num_processes and"
             " process_id wherever no cluster tells them to JAX"
         )
@@ -171,10 +171,10 @@ def together() -> Iterator[Callable[..., None]]:
         atexit.register(os._exit, 1)
         raise RunError(
             "what the processes compute together failed, as where one of them is lost"
-            f" ({' '.join(str(error).split())[:200]}); start all of them again"
+            f" ({one_line(error, 200)}); start all of them again"
         ) from error
     except Exception as error:
         if not over:
-            message = " ".join(str(error).split()) or type(error).__name__
-            gather({"is_input": isinstance(error, InputError), "message": message})
+            is_input = isinstance(error, InputError)
+            gather({"is_input": is_input, "message": one_line(error)})
         raise

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from cnnjax.errors import InputError
+from cnnjax.errors import InputError, one_line
 
 # Decoding takes 4 bytes a pixel; a picture that is to become 32x32 has no use for more.
 MAX_PIXELS = 64 * 2**20
@@ -164,8 +164,7 @@ def _files_in(folder: Path) -> list[Path]:
 
 
 def _not_a_picture(path: Path, error: Exception) -> InputError:
-    reason = " ".join(str(error).split()) or type(error).__name__
     return InputError(
-        f"{path} cannot be read as a picture ({reason}); a whole picture file is "
-        "needed; replace it or take it out"
+        f"{path} cannot be read as a picture ({one_line(error)}); a whole picture file"
+        " is needed; replace it or take it out"
     )
