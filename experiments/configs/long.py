@@ -4,8 +4,9 @@ python experiments/cifar10.py --config=configs/long.py
 
 SGD with a rate of 0.1 that falls tenfold every 350 epochs, and a moving average of the
 weights. 350 epochs of 50,000 pictures are 136,718 steps, that is after the end: the
-original's rate never fell. That is --config.optim.decay_steps=136718; here it falls at
-steps 40,000 and 80,000.
+original's rate never fell. That is --config.optim.decay_steps=136718; here it falls
+once, at step 80,000. The original distorts brightness and contrast as well; crop and
+flip alone, and a late fall, did better on held-out pictures (README).
 """
 
 from ml_collections import ConfigDict
@@ -22,7 +23,7 @@ def get_config() -> ConfigDict:
     config.data.name = ""
     config.data.pipeline = "device"
     config.data.crop = 24  # pixels
-    config.data.distortions = ("crop", "flip", "brightness", "contrast")
+    config.data.distortions = ("crop", "flip")
     config.data.normalise = "per_image"
 
     # INITIAL_LEARNING_RATE, LEARNING_RATE_DECAY_FACTOR and MOVING_AVERAGE_DECAY of
@@ -30,7 +31,7 @@ def get_config() -> ConfigDict:
     config.optim.name = "sgd"
     config.optim.learning_rate = 0.1
     config.optim.schedule = "exponential"
-    config.optim.decay_steps = 40_000
+    config.optim.decay_steps = 80_000
     config.optim.decay_rate = 0.1
     config.optim.staircase = True
     config.optim.ema_decay = 0.9999
