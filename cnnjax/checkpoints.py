@@ -4,7 +4,6 @@ Orbax writes a step under another name and renames it when it is whole. One that
 be read, or is not what was written, is moved aside for the one before it.
 """
 
-import itertools
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
-from cnnjax import orbax_noise, processes, saved_step
+from cnnjax import folders, orbax_noise, processes, saved_step
 from cnnjax.best import Best
 from cnnjax.digests import not_finite
 from cnnjax.errors import InputError, RunError, one_line
@@ -224,15 +223,9 @@ class Checkpoints:
             self._manager.close()
             for step in steps if processes.is_first() else ():
                 damaged = self._directory / str(step)
-                damaged.rename(_unused(damaged.with_name(f"{step}.corrupt")))
+                damaged.rename(folders.unused(damaged.with_name(f"{step}.corrupt")))
             processes.gather("moved")
             self._manager = self._open()
-
-
-def _unused(path: Path) -> Path:
-    """Returns `path`, or with -2, -3, ... behind it where there is one already."""
-    others = (path.with_name(f"{path.name}-{n}") for n in itertools.count(2))
-    return next(p for p in itertools.chain([path], others) if not p.exists())
 
 
 def _reason(error: Exception) -> str:

@@ -199,9 +199,12 @@ def _report(config: ConfigDict, workdir: Path) -> None:
 
 
 def default_workdir(config_name: str) -> Path:
-    """Returns `runs/<config>-<date-time>`, in the current folder."""
+    """Returns `runs/<config>-<date-time>`, in the current folder.
+
+    A second one within a second ends in -2: what is small is done sooner than that.
+    """
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{config_name}-{now}"
+    return folders.unused(Path("runs") / f"{config_name}-{now}")
 
 
 def _check_not_past(workdir: Path, steps: int) -> None:

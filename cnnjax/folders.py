@@ -1,6 +1,7 @@
 """A folder to write into: made, and held by one process at a time."""
 
 import fcntl
+import itertools
 import os
 import platform
 from collections.abc import Iterator
@@ -10,6 +11,12 @@ from pathlib import Path
 from cnnjax.errors import InputError
 
 LOCK = ".lock"
+
+
+def unused(path: Path) -> Path:
+    """Returns `path`, or with -2, -3, ... behind it where there is one already."""
+    others = (path.with_name(f"{path.name}-{n}") for n in itertools.count(2))
+    return next(p for p in itertools.chain([path], others) if not p.exists())
 
 
 @contextmanager

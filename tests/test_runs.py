@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cnnjax import folders, inference, runs
+from cnnjax import experiment, folders, inference, runs
 from cnnjax.config import default_config
 from cnnjax.errors import InputError
 from cnnjax.fields import FIELDS, MODEL_FIELDS
@@ -281,3 +281,14 @@ def test_a_run_is_finished_at_its_own_configuration_only(tmp_path: Path) -> None
     assert runs.finished(tmp_path, longer) is None
     runs.write_json(tmp_path / runs.FINAL_METRICS, {"test/accuracy": 0.7})
     assert runs.finished(tmp_path, flat) is None
+
+
+def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(5):
+        experiment.default_workdir("base").mkdir(parents=True)
+    names = [path.name for path in Path("runs").iterdir()]
+    assert len(names) == 5
+    assert any(name.endswith("-2") for name in names)
