@@ -24,7 +24,7 @@ def one_line(error: BaseException, most: int | None = None) -> str:
     """Returns an error's text on one line, or its type's name where it has none.
 
     Args:
-      error: of any library; some write theirs over several lines.
-      most: characters to keep; None for all.
+        error: of any library; some write theirs over several lines.
+        most: characters to keep; None for all.
     """
     return " ".join(str(error).split())[:most] or type(error).__name__

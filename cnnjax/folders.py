@@ -1,4 +1,4 @@
-"""A folder to write into: made, and held by one process at a time."""
+"""A folder to write into: named, made, and held by one process at a time."""
 
 import fcntl
 import itertools
