@@ -98,10 +98,11 @@ with stop_requests() as stop:
 def test_while_python_is_kept_waiting() -> None:
     """As in a compilation: no handler of Python's is called before it is over."""
     program = """
-import hashlib
+import hashlib, threading
 from cnnjax.signals import stop_requests
 with stop_requests():
-    print("ready", flush=True)
+    # Once the call below is on: a signal before it would be Python's to handle.
+    threading.Timer(0.5, print, ["ready"], {"flush": True}).start()
     hashlib.pbkdf2_hmac("sha256", b"", b"", 1 << 30)
 """
     command = [sys.executable, "-c", program]
