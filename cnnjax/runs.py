@@ -153,7 +153,7 @@ def drop_metrics_after(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (ValueError, TypeError, KeyError, AttributeError):
             continue
-    _write_atomically(path, "".join(kept))
+    write_text(path, "".join(kept))
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -186,10 +186,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as JSON, whole or not at all."""
-    _write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def _write_atomically(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Writes `text`, whole or not at all."""
     unfinished = path.with_name(path.name + UNFINISHED)
     unfinished.write_text(text)
     unfinished.replace(path)

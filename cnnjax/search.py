@@ -9,7 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cnnjax import config as configs
-from cnnjax import digests, experiment, runs, spread
+from cnnjax import digests, experiment, folders, runs, spread
 from cnnjax.errors import InputError, RunError
 from cnnjax.signals import StopRequestedError
 
@@ -90,7 +90,8 @@ def run(
         fallback: as there.
 
     Raises:
-        InputError: the grid or a point of it is bad, or would need the test set.
+        InputError: the grid or a point of it is bad, or would need the test set; or
+            another search is in `folder`.
         RunError: no point could be trained to its end.
     """
     points = [(point, changed(config, point)) for point in parse_grid(vary)]
@@ -104,23 +105,24 @@ def run(
                 " train differently; leave one out"
             )
     failed = []
-    for number, (point, at) in enumerate(points, start=1):
-        print(f"run {number} of {len(points)}: {json.dumps(point)}", flush=True)
-        try:
-            experiment.train(
-                at,
-                folder / _name(at),
-                default_name=default_name,
-                fallback=fallback,
-                with_test=False,
-            )
-        except StopRequestedError:
-            raise
-        except RunError as error:  # such as a rate too high; the others need not be
-            failed.append(f"failed: {json.dumps(point)}: {error}")
-            print(failed[-1], flush=True)
-            continue
-        runs.write_json(folder / RESULTS, collect(folder, config))
+    with folders.locked(folder, "workdir"):
+        for number, (point, at) in enumerate(points, start=1):
+            print(f"run {number} of {len(points)}: {json.dumps(point)}", flush=True)
+            try:
+                experiment.train(
+                    at,
+                    folder / _name(at),
+                    default_name=default_name,
+                    fallback=fallback,
+                    with_test=False,
+                )
+            except StopRequestedError:
+                raise
+            except RunError as error:  # such as a rate too high; the others need not be
+                failed.append(f"failed: {json.dumps(point)}: {error}")
+                print(failed[-1], flush=True)
+                continue
+            runs.write_json(folder / RESULTS, collect(folder, config))
     if len(failed) == len(points):
         raise RunError(failed[-1])
     print("\n".join([table(collect(folder, config)["runs"]), *failed]))

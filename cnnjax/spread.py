@@ -56,5 +56,5 @@ def not_finite(value: float | list[float], seed: int) -> str:
         return ""
     if not isinstance(value, list):
         return str(value)
-    k = int(bad.argmax())
+    k = int(np.argmax(bad))
     return f"{value[k]} for seed {seed + k}"

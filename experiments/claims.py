@@ -11,8 +11,8 @@ python experiments/claims.py --budget=quick
 --workdir=DIR     folder of the runs [runs/claims]
 
 A row that is finished is not measured again, nor a run that a row shares with others;
-stopped or killed, the same command goes on. Without CIFAR-10 or MNIST the embedded
-pictures stand in, and say nothing about them.
+stopped or killed, the same command goes on. Without --dir, and without CIFAR-10 or
+MNIST, the embedded pictures stand in, and say nothing about them.
 """
 
 from pathlib import Path
@@ -20,8 +20,8 @@ from pathlib import Path
 from cnnjax import backend, cli, config_files
 
 CONFIGS = ("base", "long", "mnist", "mlp")
-RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parents[1] / "README.md"
+RESULTS = Path(__file__).resolve().parent / "results"
+README = RESULTS.parents[1] / "README.md"
 
 
 def run(
@@ -52,7 +52,7 @@ def run(
         only=only.split(",") if only else (),
         out=where,
         workdir=Path(workdir),
-        readme=README if not out else where / README.name,
+        readme=README if where.resolve() == RESULTS else where / README.name,
     )
 
 

@@ -14,6 +14,7 @@ HOLDS = "holds"
 FAILS = "does not hold"
 UNTOLD = "cannot be told at this n"
 TOO_SHORT = "cannot be told in so few steps"
+UNLEARNED = "cannot be told of what did not learn"
 OTHER_DATA = "another data set"
 
 CONFIDENCE = 0.95
@@ -72,7 +73,9 @@ def interval(values: Values) -> tuple[float, float, float, float]:
     return mean, std, mean - half, mean + half
 
 
-def judge(check: Check, values: Values, *, steps: int, dataset: str) -> dict[str, Any]:
+def judge(
+    check: Check, values: Values, *, steps: int, dataset: str, learned: bool = True
+) -> dict[str, Any]:
     """Returns a check and what was measured of it, as JSON, with a verdict.
 
     "holds" where the whole interval lies inside the band (above `low` where it has no
@@ -84,6 +87,8 @@ def judge(check: Check, values: Values, *, steps: int, dataset: str) -> dict[str
         values: what was measured, one a seed.
         steps: of the training.
         dataset: that it was measured on.
+        learned: False where a network that is compared stayed at chance: a difference
+            from it is none of what the claim speaks of.
     """
     mean, std, low, high = interval(values)
     if check.exact:
@@ -94,6 +99,8 @@ def judge(check: Check, values: Values, *, steps: int, dataset: str) -> dict[str
         verdict = TOO_SHORT
     elif stand_in or (check.dataset and dataset != check.dataset):
         verdict = OTHER_DATA
+    elif not learned:
+        verdict = UNLEARNED
     elif above and high <= check.high:
         verdict = HOLDS
     elif high < check.low or low > check.high:

@@ -15,6 +15,8 @@ SHORT, LONG = 3000, 100_000
 DISTORTIONS = ("crop", "flip", "brightness", "contrast")
 # Where the rate of the long run falls tenfold, of its steps.
 DECAY_SHARE = 0.4
+# A network that is right no more than twice as often as chance has not learned.
+LEARNED = 2
 
 
 def short(lab: Lab, changes: Mapping[str, Any] | None = None) -> Run:
@@ -92,20 +94,29 @@ def _sgd_decay(lab: Lab) -> Outcome:
 
 
 def _lrn_sigmoid(lab: Lab) -> Outcome:
-    def gain(activation: str) -> np.ndarray:
-        with_ = {"model.activation": activation}
-        without = {**with_, "model.lrn": False}
-        return short(lab, with_).values() - short(lab, without).values()
+    def accuracy(activation: str, lrn: bool) -> np.ndarray:
+        changes = {"model.activation": activation, "model.lrn": lrn}
+        return short(lab, changes).values()
 
-    relu, sigmoid = gain("relu"), gain("sigmoid")
+    relu = accuracy("relu", True) - accuracy("relu", False)
+    with_, without = accuracy("sigmoid", True), accuracy("sigmoid", False)
+    chance = 1 / len(lab.data_of("cifar").class_names)
+    learned = bool(np.all(np.minimum(with_, without) > LEARNED * chance))
     return Outcome(
-        [relu - sigmoid],
+        [relu - (with_ - without)],
         short(lab).dataset,
         lab.budget.cifar,
         [
             Also("what LRN brings with ReLU", relu, "points"),
-            Also("what LRN brings with the sigmoid", sigmoid, "points"),
+            Also("what LRN brings with the sigmoid", with_ - without, "points"),
+            Also("with the sigmoid and LRN", with_),
+            Also("with the sigmoid alone", without),
         ],
+        ""
+        if learned
+        else "With the sigmoid some seeds stay at chance, so that LRN"
+        " cannot bring them anything.",
+        learned,
     )
 
 

@@ -128,7 +128,10 @@ class Lab:
         folder = self._workdir / re.sub(r"[^\w.=]+", "-", key)
         if key not in self.used:
             self.used.append(key)
-        saved = (folder / runs.CHECKPOINTS / str(steps)).is_dir()
+        # Killed between the last checkpoint and the figures, it has not ended.
+        saved = (folder / runs.CHECKPOINTS / str(steps)).is_dir() and (
+            folder / runs.FINAL_METRICS
+        ).exists()
         if key not in self._ledger.runs or (weights and not saved):
             print(f"\n== {key}", flush=True)
             if weights and not saved:  # ended, perhaps, but there is nothing to load
@@ -159,6 +162,21 @@ class Lab:
         about = manifest.describe(mesh, mode="jit", data={})
         kept = ("command", "versions", "machine", "devices", "commit")
         return {name: about[name] for name in kept}
+
+
+def lasting(recipe: ConfigDict) -> dict[str, Any]:
+    """Returns the fields of a recipe that every run of it has, flat.
+
+    Those that a lab sets itself are not among them, nor those that do not change what
+    is learned.
+    """
+    own = ("num_seeds", "data.name", "data.dir", *runs.MAY_CHANGE)
+    flat = runs.flatten(recipe.to_dict())
+    return {
+        name: value
+        for name, value in flat.items()
+        if name not in own and not name.startswith(runs.CHANGES_BYTES)
+    }
 
 
 def _kind(config: ConfigDict) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnjax import runs
+from cnnjax.errors import InputError
 
 FILE = "claims.json"
 
@@ -20,8 +21,34 @@ class Ledger:
         """
         self.path = folder / FILE
         found = runs.read_json(self.path) if self.path.exists() else {}
+        self.recipes: dict[str, Any] = found.get("recipes", {})
         self.runs: dict[str, Any] = found.get("runs", {})
         self.rows: dict[str, Any] = found.get("rows", {})
+
+    def keep_recipes(self, recipes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Notes which recipes the runs are of: a run's key names their changes alone.
+
+        Args:
+            recipes: name of a file of `experiments/configs` -> flat fields, as JSON
+                would give them back. A field that was not there yet is not compared.
+
+        Raises:
+            InputError: one is not what it was when the runs were measured.
+        """
+        for name, now in recipes.items():
+            then = self.recipes.get(name, {})
+            changed = [
+                f"{field}={now[field]!r} (was {then[field]!r})"
+                for field in now
+                if field in then and then[field] != now[field]
+            ]
+            if changed:
+                raise InputError(
+                    f"configs/{name}.py now has {', '.join(changed)}, and the runs in"
+                    f" {self.path} are of what it was: give --out=DIR for a table of"
+                    " its own"
+                )
+        self.recipes |= {name: dict(now) for name, now in recipes.items()}
 
     def put_run(self, key: str, figures: Mapping[str, Any]) -> None:
         """Keeps the figures of a training."""
@@ -35,4 +62,5 @@ class Ledger:
 
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        runs.write_json(self.path, {"rows": self.rows, "runs": self.runs})
+        known = {"rows": self.rows, "runs": self.runs, "recipes": self.recipes}
+        runs.write_json(self.path, known)

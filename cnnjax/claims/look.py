@@ -9,6 +9,24 @@ import numpy as np
 from cnnjax import trained
 from cnnjax.claims.past import Run
 from cnnjax.data import augment
+from cnnjax.errors import RunError
+
+
+def network_of(run: Run) -> trained.Trained:
+    """Returns the networks of all seeds of a run that was trained with `weights`.
+
+    Raises:
+        RunError: its last checkpoint is damaged; that of an earlier step is not what
+            its figures are of.
+    """
+    network = trained.load(run.folder)
+    steps = run.config.train.steps
+    if network.step != steps:
+        raise RunError(
+            f"{run.folder}: the newest good checkpoint is of step {network.step}, need"
+            f" {steps}; delete the folder and call the same command again"
+        )
+    return network
 
 
 def accuracies(run: Run, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -44,7 +62,7 @@ def each_seed(
     Returns:
         [seeds, n, ...].
     """
-    network = trained.load(run.folder)
+    network = network_of(run)
 
     @jax.jit
     def see(params: Any, batch: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from cnnjax import folders
 from cnnjax.claims import output
 from cnnjax.claims.budgets import BUDGETS
-from cnnjax.claims.lab import Data, Lab
+from cnnjax.claims.lab import Data, Lab, lasting
 from cnnjax.claims.ledger import Ledger
 from cnnjax.claims.row import measured
 from cnnjax.claims.table import ROWS
@@ -44,8 +44,9 @@ def measure(
         readme: gets the table, where it has the marks for one.
 
     Raises:
-        InputError: there is no such budget or row, the data are missing, or another
-            process measures into `out`.
+        InputError: there is no such budget or row, the data are missing, another
+            process measures into `out`, or what is in there is of other recipes; or a
+            row of `only` needs a package that is missing.
         RunError: a training failed; the other rows have been measured.
         StopRequestedError: SIGTERM or Ctrl-C; the same call goes on.
     """
@@ -57,20 +58,25 @@ def measure(
         )
     with folders.locked(out, "out"):
         ledger = Ledger(out)
+        ledger.keep_recipes({name: lasting(recipe) for name, recipe in recipes.items()})
         lab = Lab(recipes, data, BUDGETS[budget], ledger, workdir)
-        failed = _measure_all(lab, ledger, list(only or ROWS))
+        failed, left_out = _measure_all(lab, ledger, list(only or ROWS))
         best = best_rows(ledger.rows.values())
         (out / CHART).write_bytes(output.chart(best))
-        written = [str(ledger.path), str(out / CHART)]
+        written = [str(path) for path in (ledger.path, out / CHART) if path.exists()]
         if output.write_readme(best, readme):
             written.append(str(readme))
     print(f"wrote {', '.join(written)}")
     if failed:
         raise RunError("; ".join(failed))
+    if only and left_out:  # of all rows some may be left out, of those named none
+        raise InputError("; ".join(left_out))
 
 
-def _measure_all(lab: Lab, ledger: Ledger, names: Sequence[str]) -> list[str]:
-    """Measures and prints rows; returns what is to be said of those that failed."""
+def _measure_all(
+    lab: Lab, ledger: Ledger, names: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Measures and prints rows; says which failed and which were left out, and why."""
     keys, failed, left_out = {}, [], []
     for name in names:
         row = ROWS[name]
@@ -96,7 +102,7 @@ def _measure_all(lab: Lab, ledger: Ledger, names: Sequence[str]) -> list[str]:
     )
     if left_out:
         print("\n".join(left_out))
-    return failed
+    return failed, left_out
 
 
 def _stated(check: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from cnnjax import runs
 from cnnjax.claims import checks
 from cnnjax.reporting import plots
 
@@ -17,6 +18,7 @@ COLOURS = {
     checks.FAILS: "#D55E00",
     checks.OTHER_DATA: "#56B4E9",
     checks.UNTOLD: "#777777",
+    checks.UNLEARNED: "#777777",
     checks.TOO_SHORT: "#BBBBBB",
 }
 
@@ -64,14 +66,14 @@ def _rows(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
         for i, check in enumerate(row["checks"]):
             first = i == 0
             if row["steps"]:
-                runs = f"{row['budget']}, n = {row['n']}, {row['steps']:,} steps"
+                how = f"{row['budget']}, n = {row['n']}, {row['steps']:,} steps"
             else:
-                runs = "counted" if row["n"] == 1 else f"{row['n']} rounds of timing"
+                how = "counted" if row["n"] == 1 else f"{row['n']} rounds of timing"
             lines.append(
                 (
                     row["row"] if first else "",
                     f"{row['claim']} ({row['section']})" if first else "",
-                    f"{row['dataset']} ({runs})" if row["dataset"] else runs,
+                    f"{row['dataset']} ({how})" if row["dataset"] else how,
                     check["what"],
                     band(check),
                     figure(check),
@@ -124,7 +126,8 @@ def write_readme(rows: Sequence[Mapping[str, Any]], readme: Path) -> bool:
     _, end, after = rest.partition(END)
     if not begin or not end:
         return False
-    readme.write_text(f"{before}{BEGIN}\n{markdown(rows)}\n{END}{after}")
+    text = f"{before}{BEGIN}\n{markdown(rows)}\n{END}{after}"
+    runs.write_text(readme, text)
     return True
 
 

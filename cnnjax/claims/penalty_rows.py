@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cnnjax import trained
+from cnnjax.claims import look
 from cnnjax.claims.checks import contrast
 from cnnjax.claims.cifar_rows import SHORT
 from cnnjax.claims.lab import Lab
@@ -33,7 +33,7 @@ def _l1_l2(lab: Lab) -> Outcome:
             changes={"optim.l1": l1, "optim.l2": l2},
             weights=True,
         )
-        params = trained.load(run.folder).params
+        params = look.network_of(run).params
         both = [
             np.concatenate(
                 [np.ravel(params[layer]["kernel"][k]) for layer in PENALISED]

@@ -34,6 +34,7 @@ class Outcome:
         steps: of the trainings; 0 where there are none.
         also: what else there is to see.
         note: in words, what a reader must know besides.
+        learned: see `checks.judge`.
     """
 
     values: Sequence[Values]
@@ -41,6 +42,7 @@ class Outcome:
     steps: int = 0
     also: Sequence[Also] = ()
     note: str = ""
+    learned: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +78,13 @@ def measured(row: Row, lab: Lab) -> dict[str, Any]:
     lab.used.clear()
     outcome = row.measure(lab)
     judged = [
-        checks.judge(check, values, steps=outcome.steps, dataset=outcome.dataset)
+        checks.judge(
+            check,
+            values,
+            steps=outcome.steps,
+            dataset=outcome.dataset,
+            learned=outcome.learned,
+        )
         for check, values in zip(row.checks, outcome.values, strict=True)
     ]
     return {

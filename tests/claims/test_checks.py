@@ -79,6 +79,20 @@ def test_a_contrast_of_any_real_data(values: list[float], expected: str) -> None
     assert verdict(timing, values, steps=0, on="shapes") == expected
 
 
+def test_what_did_not_learn_is_not_judged() -> None:
+    check, values = contrast("with - without", steps=3000), [0.01, 0.012, 0.011]
+
+    def verdict(steps: int) -> str:
+        judged = checks.judge(
+            check, values, steps=steps, dataset="cifar10", learned=False
+        )
+        assert judged["values"] == values
+        return judged["verdict"]
+
+    assert verdict(3000) == checks.UNLEARNED
+    assert verdict(2999) == checks.TOO_SHORT
+
+
 def test_what_is_counted_has_no_interval() -> None:
     exact = Check("weights", 100, 100, exact=True)
     assert verdict(exact, [100]) == checks.HOLDS

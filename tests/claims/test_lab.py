@@ -1,15 +1,17 @@
 """Which runs are trained, and which are known already."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ml_collections import ConfigDict
 
 from cnnjax import runs
-from cnnjax.claims import lab
+from cnnjax.claims import lab, look
 from cnnjax.claims.budgets import BUDGETS
 from cnnjax.claims.ledger import Ledger
 from cnnjax.config import default_config
+from cnnjax.errors import InputError, RunError
 
 FIGURES = {"dataset": "cifar10_jpeg", "test/accuracy": [0.7, 0.71]}
 AGAIN = {"dataset": "cifar10_jpeg", "test/accuracy": [0.7, 0.72]}
@@ -69,6 +71,50 @@ def test_weights_that_are_gone_are_trained_again(
     assert len(trained) == 1
     bench.train("base", steps=20, weights=True)
     assert len(trained) == 2
+
+
+def test_killed_before_its_figures_a_run_goes_on(
+    bench: lab.Lab, trained: list[Path]
+) -> None:
+    run = bench.train("base", steps=20, weights=True)
+    (run.folder / runs.FINAL_METRICS).unlink()
+    again = bench.train("base", steps=20, weights=True)
+    assert trained == [run.folder] * 2
+    assert (again.folder / runs.FINAL_METRICS).exists()
+
+
+def test_weights_of_an_earlier_step_are_refused(
+    bench: lab.Lab, trained: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = bench.train("base", steps=20, weights=True)
+    monkeypatch.setattr(look.trained, "load", lambda _: SimpleNamespace(step=15))
+    with pytest.raises(RunError, match="step 15, need 20; delete the folder"):
+        look.network_of(run)
+    whole = SimpleNamespace(step=20)
+    monkeypatch.setattr(look.trained, "load", lambda _: whole)
+    assert look.network_of(run) is whole
+
+
+def test_a_recipe_that_was_changed_is_refused(tmp_path: Path) -> None:
+    recipe = default_config("CifarCNN")
+    ledger = Ledger(tmp_path)
+    ledger.keep_recipes({"base": lab.lasting(recipe)})
+    ledger.put_run("a run", FIGURES)
+    # What a lab sets itself may be anything, and a field may be new.
+    recipe.data.name, recipe.num_seeds, recipe.train.steps = "cifar100", 7, 9
+    lasting = {**lab.lasting(recipe), "optim.new": 1}
+    Ledger(tmp_path).keep_recipes({"base": lasting, "long": lasting})
+    recipe.optim.l2, recipe.data.distortions = 0.5, ("flip",)
+    changed = {"base": lab.lasting(recipe)}
+    with pytest.raises(InputError) as caught:
+        Ledger(tmp_path).keep_recipes(changed)
+    for part in (
+        "configs/base.py now has",
+        "data.distortions=['flip'] (was [])",
+        "optim.l2=0.5 (was 0.004)",
+        "--out=DIR",
+    ):
+        assert part in str(caught.value)
 
 
 def test_weights_come_with_figures_of_their_own(

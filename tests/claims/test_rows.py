@@ -1,12 +1,13 @@
 """What the rows compute themselves, against hand-made values."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from cnnjax.claims import measure
-from cnnjax.claims.checks import HOLDS
+from cnnjax.claims import cifar_rows, measure
+from cnnjax.claims.checks import HOLDS, UNLEARNED
 from cnnjax.claims.counted_rows import num_outputs, num_weights
 from cnnjax.claims.data_rows import hog_accuracies
 from cnnjax.claims.mnist_rows import moved
@@ -58,6 +59,37 @@ def test_what_is_counted_holds(name: str) -> None:
     if name == "size":
         assert values == [[1_068_298], [18_470_784]]
         assert row["also"][0]["values"] == [36_941_568]
+
+
+@pytest.mark.parametrize(
+    ("sigmoid", "verdict"),
+    [
+        ([0.6199, 0.62], HOLDS),
+        ([0.25, 0.62], UNLEARNED),  # one seed at chance, of four classes
+    ],
+)
+def test_sigmoids_at_chance_say_nothing_of_lrn(monkeypatch, sigmoid, verdict) -> None:
+    accuracies = {  # (activation, lrn) -> of two seeds
+        ("relu", True): [0.71, 0.71],
+        ("relu", False): [0.70, 0.70],
+        ("sigmoid", True): sigmoid,
+        ("sigmoid", False): [0.62, 0.62],
+    }
+
+    def short(lab, changes=None):
+        of = changes or {"model.activation": "relu", "model.lrn": True}
+        values = np.array(accuracies[of["model.activation"], of["model.lrn"]])
+        return SimpleNamespace(values=lambda: values, dataset="cifar10")
+
+    lab = NoTraining()
+    lab.data_of = lambda kind: SimpleNamespace(class_names=("a", "b", "c", "d"))
+    monkeypatch.setattr(cifar_rows, "short", short)
+    row = measured(ROWS["lrn-sigmoid"], lab)
+    by_hand = [0.01 - (sigmoid[0] - 0.62), 0.01 - (sigmoid[1] - 0.62)]
+    assert row["checks"][0]["values"] == pytest.approx(by_hand)
+    assert row["also"][2]["values"] == sigmoid
+    assert ("at chance" in row["note"]) == (verdict == UNLEARNED)
+    assert row["verdict"] == verdict
 
 
 def test_counts_are_of_modules() -> None:

@@ -3,15 +3,18 @@
 import dataclasses
 import json
 import re
+import shutil
 import signal
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from cnnjax import folders
 from cnnjax.claims import checks, measure
-from cnnjax.errors import RunError
+from cnnjax.errors import MissingPackageError, RunError
 
+RESULTS = Path(__file__).parents[2] / "experiments" / "results"
 ROWS = "mlp,arithmetic"
 
 
@@ -112,6 +115,46 @@ def test_a_training_that_fails_does_not_stop_the_other_rows(
     assert done.stderr == "error: mlp failed: the loss is nan\n"
     assert [row["row"] for row in read(tmp_path)["rows"].values()] == ["arithmetic"]
     Image.open(tmp_path / "results" / "claims.png").verify()
+
+
+def test_a_row_that_was_asked_for_is_not_left_out_in_silence(
+    call, tmp_path, monkeypatch
+):
+    def needs(lab):
+        raise MissingPackageError("need scikit-image")
+
+    needing = dataclasses.replace(measure.ROWS["arithmetic"], measure=needs)
+    monkeypatch.setitem(measure.ROWS, "arithmetic", needing)
+    only = "--only=arithmetic"
+    done = call("claims.py", *flags(tmp_path), only, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "error: arithmetic is left out: need scikit-image\n"
+    # Nothing is said to be written that was not.
+    (written,) = re.findall(r"wrote (.*)", done.stdout)
+    assert written.endswith("claims.png") and "claims.json" not in written
+
+
+def test_figures_of_a_changed_recipe_are_not_mixed_in(call, straight, tmp_path):
+    folder, _ = straight
+    (tmp_path / "results").mkdir()
+    found = read(folder)
+    found["recipes"]["mlp"]["optim.learning_rate"] = 0.25
+    (tmp_path / "results" / "claims.json").write_text(json.dumps(found))
+    done = call("claims.py", *flags(tmp_path), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "mlp.py now has optim.learning_rate=0.3 (was 0.25)" in done.stderr
+
+
+def test_the_committed_table_is_of_today_s_recipes(call, tmp_path):
+    results = tmp_path / "results"
+    results.mkdir()
+    shutil.copy(RESULTS / "claims.json", results)
+    row = "--only=arithmetic"
+    done = call("claims.py", *flags(tmp_path), row, "--budget=standard", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "arithmetic is finished" in done.stdout
+    recipes = read(tmp_path)["recipes"]
+    assert recipes.keys() == {"base", "long", "mnist", "mlp"}
 
 
 @pytest.mark.parametrize(

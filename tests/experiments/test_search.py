@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from cnnjax import folders
 from cnnjax.config import default_config
 from cnnjax.data import datasets
 from cnnjax.errors import InputError
@@ -93,6 +94,14 @@ def test_a_point_that_fails_does_not_stop_the_others(call, without_test_set, tmp
     alone = "--vary=optim.learning_rate=[1e30]"
     done = call("search.py", *flags, alone, f"--workdir={tmp_path / 'alone'}")
     assert done.returncode == 1 and "error: failed: " in done.stderr
+
+
+def test_two_do_not_search_in_one_folder(call, searched):
+    folder, flags, _ = searched
+    with folders.locked(folder, "workdir"):
+        done = call("search.py", *flags, "--vary=optim.learning_rate=[0.1]")
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: .* is in use by .* --workdir\n", done.stderr)
 
 
 @pytest.mark.parametrize(
