@@ -17,6 +17,9 @@ DISTORTIONS = ("crop", "flip", "brightness", "contrast")
 DECAY_SHARE = 0.4
 # A network that is right no more than twice as often as chance has not learned.
 LEARNED = 2
+STAYED = (
+    "With the sigmoid some seeds stay at chance, so that LRN cannot bring them anything"
+)
 
 
 def short(lab: Lab, changes: Mapping[str, Any] | None = None) -> Run:
@@ -112,10 +115,7 @@ def _lrn_sigmoid(lab: Lab) -> Outcome:
             Also("with the sigmoid and LRN", with_),
             Also("with the sigmoid alone", without),
         ],
-        ""
-        if learned
-        else "With the sigmoid some seeds stay at chance, so that LRN"
-        " cannot bring them anything.",
+        "" if learned else STAYED,
         learned,
     )
 
