@@ -1,6 +1,7 @@
 """How a script ends: errors to one line and an exit code."""
 
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -36,8 +37,17 @@ def exit_with(parse_and_run: Callable[[Sequence[str]], None], usage: str) -> Non
         code = _complain(error, getattr(error, "exit_code", FAILED))
     except KeyboardInterrupt:
         code = _complain("stopped by Ctrl-C", CTRL_C)
-    sys.stdout.flush()
-    sys.exit(code)
+    sys.exit(_flushed(code))
+
+
+def _flushed(code: int) -> int:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # What is left goes nowhere, or the interpreter fails at it once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return code or _complain(error, FAILED)
+    return code
 
 
 def _complain(error: object, code: int) -> int:

@@ -38,7 +38,12 @@ def load_data(
         fallback=fallback,
         with_test=with_test,
     )
-    height, width, _ = dataset.image_shape
+    height, width, channels = dataset.image_shape
+    if channels not in (1, 3):
+        raise InputError(
+            f"got pictures of {channels} channels in {dataset.name}, need grey ones (1)"
+            " or RGB (3); convert them"
+        )
     if data.crop > min(height, width):
         raise InputError(
             f"got data.crop={data.crop}, need at most {min(height, width)}: the"
@@ -70,7 +75,7 @@ def load_data_of_run(config: ConfigDict, trained_on: str) -> Dataset:
     """
     config = config.copy_and_resolve_references()
     data = config.data
-    if data.source == "tfds" and not data.name and not data.dir:
+    if data.source == "tfds" and not (data.name or data.dir or data.file):
         if trained_on in datasets.EMBEDDED:  # they had to stand in
             data.source = "embedded"
         else:

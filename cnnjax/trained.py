@@ -135,6 +135,7 @@ def card(network: Trained, workdir: Path) -> dict[str, Any]:
         },
         "dataset": {k: v for k, v in stored["data"].items() if k != "classes"},
         "accuracy": accuracy,
+        "top_k": inference.stored_config(workdir)["eval"]["top_k"],
         "weights": network.weights,
         "networks": network.num_seeds,
         "seed_index": network.seed_index,

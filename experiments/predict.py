@@ -39,10 +39,11 @@ def run(
     Raises:
         InputError: a flag or a picture is bad; the last after all has been printed.
     """
-    if bool(workdir) == bool(export) or (export and saliency):
+    if bool(workdir) == bool(export) or (export and (saliency or seed_index != -1)):
         raise InputError(
-            f"got --workdir={workdir!r}, --export={export!r}, --saliency={saliency!r};"
-            " need the folder of a run or an export, and for saliency a run"
+            f"got --workdir={workdir!r}, --export={export!r}, --saliency={saliency!r},"
+            f" --seed_index={seed_index}; need the folder of a run or an export, and"
+            " for the last two a run"
         )
     if not arguments or top_k < 1:
         raise InputError(

@@ -1,5 +1,6 @@
 """How one picture file becomes an array: the same for training and for predicting."""
 
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -127,7 +128,8 @@ def read_all(
     """
     read, images, problems = [], [], []
     for name in named:
-        files = _files_in(name) if name.is_dir() else [name]
+        # Path.is_dir would fail on a name that is too long.
+        files = _files_in(name) if os.path.isdir(name) else [name]
         if not files:
             problems.append(
                 InputError(f"{name} holds no file; need pictures; name another folder")

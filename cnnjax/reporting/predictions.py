@@ -84,8 +84,10 @@ def save_saliencies(
         for i, (picture, image, saliency) in enumerate(
             zip(pictures, images, saliencies, strict=True), start=1
         ):
-            # Numbered, as pictures of several folders may have one name.
-            path = directory / f"{i:04d}-{Path(picture['file']).stem}.png"
+            # Numbered, as pictures of several folders may have one name; and cut, as
+            # with the number it may be longer than a name can be, 255 bytes.
+            stem = Path(picture["file"]).stem[:60]
+            path = directory / f"{i:04d}-{stem}.png"
             _side_by_side(image, saliency).save(path)
             picture["saliency"] = str(path)
 

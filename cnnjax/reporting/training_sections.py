@@ -96,13 +96,16 @@ def curves_of_runs(runs: Sequence[RunFiles]) -> Section:
             found = [curve(run.records, key) for run in members]
             present = [line for line in found if line is not None]
             if present:
-                lines[label] = over_seeds(present)
+                line = over_seeds(present)
+                if len(line.steps):  # runs on their way may have none in common
+                    lines[label] = line
         pictures += _picture(f"compared_{name}", lines, datasets, unit)
     return Section(
         "Training, compared",
         [
-            "Runs whose configurations differ in the seed alone are one line, their"
-            " mean, with a band of one standard deviation of a sample either way."
+            "Runs on the same pictures whose configurations differ in the seed alone"
+            " are one line, their mean, with a band of one standard deviation of a"
+            " sample either way."
         ],
         pictures,
     )
@@ -168,13 +171,21 @@ def _picture(
 
 
 def _groups(runs: Sequence[RunFiles]) -> dict[str, list[RunFiles]]:
-    """Returns label -> the runs that differ in nothing but their seed."""
-    configs: dict[str, list[RunFiles]] = {}
+    """Returns label -> the runs that differ in nothing but their seed.
+
+    A run of many seeds is a line of its own, and so is one whose seed is there already.
+    """
+    groups: dict[str, list[RunFiles]] = {}
     for run in runs:
         rest = {name: value for name, value in run.config.items() if name != "seed"}
-        configs.setdefault(json.dumps(rest, sort_keys=True), []).append(run)
+        data = run.manifest.get("data.fingerprint", run.dataset)
+        key = json.dumps([rest, data], sort_keys=True)
+        seeds = [other.config["seed"] for other in groups.get(key, [])]
+        if run.config.get("num_seeds", 1) > 1 or run.config["seed"] in seeds:
+            key = run.name
+        groups.setdefault(key, []).append(run)
     labels = {}
-    for members in configs.values():
+    for members in groups.values():
         more = f" ({len(members)} seeds)" if len(members) > 1 else ""
         labels[members[0].name + more] = members
     return labels

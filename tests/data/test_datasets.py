@@ -172,6 +172,7 @@ def test_the_embedded_set_stands_in_only_when_nothing_was_asked_for(
     [
         ({"source": "web"}, "data.source is 'web'; it must be tfds, npz"),
         ({"source": "npz"}, "data.file is empty"),
+        ({"file": "my.npz"}, "got data.file='my.npz' .* set --config.data.source=npz"),
         ({"source": "folder"}, "data.dir is empty"),
         ({"source": "embedded", "name": "mnist"}, "no embedded data set 'mnist'"),
     ],

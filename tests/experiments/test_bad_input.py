@@ -66,6 +66,7 @@ def files(make_npz, tmp_path_factory):
         "colour": colour,
         "grey": make_npz((28, 28)),
         "small": make_npz((8, 8, 3)),
+        "transparent": make_npz((32, 32, 4)),
         "many": make_npz(y_test=np.full(30, 10)),
         "negative": make_npz(y_train=np.full(60, -1)),
         "pickled": make_npz(y_test=objects),
@@ -194,6 +195,14 @@ CASES = {
     "npz-missing": (f"{BASE} {NPZ}{{root}}/nowhere.npz", "nowhere.npz does not exist"),
     "npz-truncated": (f"{BASE} {NPZ}{{root}}/truncated.npz", "cannot be read"),
     "npz-other-file": (f"{BASE} {NPZ}{{root}}/not_npz.npz", "cannot be read"),
+    "npz-of-no-source": (
+        f"{BASE} --config.data.file={{colour}}",
+        "data.source=tfds, need data.source=npz",
+    ),
+    "npz-transparent": (
+        f"{BASE} {NPZ}{{transparent}}",
+        "got pictures of 4 channels in .*, need grey ones",
+    ),
     "npz-pickled": (f"{BASE} {NPZ}{{pickled}}", "pickled .* never loaded"),
     "npz-floats": (f"{BASE} {NPZ}{{floats}}", "float64 .* uint8"),
     "labels-above": (f"{BASE} {NPZ}{{many}}", "10], out of range for 10 classes"),

@@ -19,6 +19,8 @@ from cnnjax.data import tfds_source
 from cnnjax.data.datasets import Split
 from cnnjax.evaluation import Evaluator
 
+FULL_DISK = Path("/dev/full")
+
 
 @pytest.fixture(scope="module")
 def photos(colour_run, tmp_path_factory):
@@ -105,8 +107,10 @@ def test_an_export_says_the_same(call, colour_run, photos, tmp_path):
     assert from_run.keys() == from_export.keys()
     for file, shares in from_run.items():
         assert from_export[file] == pytest.approx(shares, abs=1e-5)
-    done = call("predict.py", f"--export={to}", "--saliency=x", str(photos))
-    assert_refused(done, "for saliency a run")
+    assert card["top_k"] == 1
+    for of_a_run in ("--saliency=x", "--seed_index=0"):
+        done = call("predict.py", f"--export={to}", of_a_run, str(photos))
+        assert_refused(done, "for the last two a run")
 
 
 def test_bad_pictures_are_named_and_the_rest_predicted(call, colour_run, tmp_path):
@@ -120,6 +124,7 @@ def test_bad_pictures_are_named_and_the_rest_predicted(call, colour_run, tmp_pat
         "large.png": None,
         "empty": None,
         "missing.png": None,
+        "x" * 300: None,
     }
     (tmp_path / "words.png").write_bytes(b"words")
     Image.fromarray(colours).save(tmp_path / "cut.jpg")
@@ -136,7 +141,7 @@ def test_bad_pictures_are_named_and_the_rest_predicted(call, colour_run, tmp_pat
     assert len(lines) == len(bad) + 1
     for name, line in zip(files, lines, strict=False):
         assert line.startswith(f"error: {name} ")
-    assert re.match(r"error: 6 of what was named .* 1 pictures were", lines[-1])
+    assert re.match(r"error: 7 of what was named .* 1 pictures were", lines[-1])
     assert "1x1 pixels" in lines[2] and "decompression bomb" in lines[3]
     assert re.match(r"workdir: .*, dataset: noise, step: 40, weights: ema", done.stdout)
     assert "good[1].png" in "".join(done.stdout.split())
@@ -163,9 +168,11 @@ def test_dark_digits_are_inverted_when_asked(call, grey_run, tmp_path):
 def test_saliency_lies_in_the_crop(call, colour_run, photos, tmp_path):
     folder = tmp_path / "saliency"
     flags = (f"--workdir={colour_run[0]}", f"--saliency={folder}")
-    printed = predicted(call, *flags, photos / "07.png", photos / "03.png")
+    long = shutil.copy(photos / "05.png", tmp_path / ("\N{SNOWMAN}" * 83 + ".png"))
+    printed = predicted(call, *flags, photos / "07.png", photos / "03.png", long)
     paths = [picture["saliency"] for picture in printed["pictures"]]
-    assert paths == [str(folder / "0001-07.png"), str(folder / "0002-03.png")]
+    assert paths[:2] == [str(folder / "0001-07.png"), str(folder / "0002-03.png")]
+    assert Path(paths[2]).exists()  # of a name with 253 bytes
     with Image.open(paths[0]) as both, Image.open(photos / "07.png") as picture:
         assert both.size == (512, 256)
         halves = np.asarray(both)[::8, ::8]
@@ -251,6 +258,23 @@ print(sorted(slow & set(sys.modules)))
         assert f"python experiments/{Path(file).name}" in page
         assert re.search(r"^--\w+=[A-Z]", page, re.MULTILINE)
     assert done.stdout.endswith("[]\n")
+
+
+@pytest.mark.skipif(not FULL_DISK.exists(), reason="needs /dev/full")
+def test_what_cannot_be_printed_is_one_line(scripts, environment):
+    # Printed into a buffer, as into any file or pipe: it fails when that is flushed.
+    buffered = {k: v for k, v in environment.items() if k != "PYTHONUNBUFFERED"}
+    with FULL_DISK.open("w") as full:
+        done = subprocess.run(
+            [sys.executable, str(scripts / "predict.py"), "--help"],
+            env=buffered,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: .*No space left on device\n", done.stderr)
 
 
 @pytest.mark.slow

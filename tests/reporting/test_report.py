@@ -45,12 +45,12 @@ def test_predictions_of_many_strangely_named_classes(repeats):
         assert Image.open(io.BytesIO(picture.png)).width == plots.WIDTH * plots.DPI
 
 
-def run_files(name, seed, rate, loss):
+def run_files(name, seed, rate, loss, num_seeds=1, data="", steps=(0, 1)):
     return RunFiles(
         name=name,
-        config={"seed": seed, "optim.learning_rate": rate},
-        manifest={},
-        records=[{"step": s, "train/cross_entropy": loss + s} for s in (0, 1)],
+        config={"seed": seed, "num_seeds": num_seeds, "optim.learning_rate": rate},
+        manifest={"data.fingerprint": data} if data else {},
+        records=[{"step": s, "train/cross_entropy": loss + s} for s in steps],
         final={"test/accuracy": [0.5, 0.7], "test/accuracy/mean": 0.6}
         | {"test/accuracy/std": 0.14},
         dataset="shapes",
@@ -69,3 +69,28 @@ def test_runs_that_differ_in_their_seed_are_one_line():
         ["config: seed", "0", "1", "1"],
         ["config: optim.learning_rate", "0.1", "0.1", "0.2"],
     ]
+
+
+def ends(*runs):
+    (picture,) = curves_of_runs(runs).pictures
+    return picture.alt.removeprefix("cross entropy over the steps: ")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        run_files("b", 1, 0.1, 3.0, data="other pictures"),
+        run_files("b", 0, 0.1, 3.0),  # the same seed, on another machine perhaps
+        run_files("b", 1, 0.1, 3.0, num_seeds=2),
+    ],
+    ids=["data", "seed", "num_seeds"],
+)
+def test_runs_that_are_not_seeds_of_each_other_are_not_averaged(other):
+    first = run_files("a", 0, 0.1, 1.0, other.config["num_seeds"])
+    assert ends(first, other) == "a ends at 2; b ends at 4"
+
+
+def test_seeds_without_a_common_step_have_no_line():
+    one, two = run_files("a", 0, 0.1, 1.0), run_files("b", 1, 0.1, 3.0, steps=(2, 3))
+    assert not curves_of_runs([one, two]).pictures
+    assert ends(one, two, run_files("c", 0, 0.2, 5.0)) == "c ends at 6"
