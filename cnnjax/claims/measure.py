@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from cnnjax import folders
 from cnnjax.claims import output
 from cnnjax.claims.budgets import BUDGETS
+from cnnjax.claims.checks import TOO_SHORT
 from cnnjax.claims.lab import Data, Lab, lasting
 from cnnjax.claims.ledger import Ledger
 from cnnjax.claims.row import measured
@@ -117,14 +118,15 @@ def _stated(check: Any) -> str:
 def best_rows(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Returns one row of each claim, in the order of the table.
 
-    That on the chapter's own pictures, else on others, else on embedded ones; then that
-    of the largest budget.
+    One of enough steps, if there is one; then that on the chapter's own pictures, else
+    on others, else on embedded ones; then that of the largest budget.
     """
     order = list(BUDGETS)
 
-    def rank(row: dict[str, Any]) -> tuple[int, int]:
+    def rank(row: dict[str, Any]) -> tuple[bool, int, int]:
+        enough = row["verdict"] != TOO_SHORT
         trueness = (row["dataset"] in ("", *CHAPTER_S)) - (row["dataset"] in EMBEDDED)
-        return trueness, order.index(row["budget"])
+        return enough, trueness, order.index(row["budget"])
 
     chosen = {row["row"]: row for row in sorted(rows, key=rank)}
     return [chosen[name] for name in ROWS if name in chosen]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cnnjax.claims import cifar_rows, measure
-from cnnjax.claims.checks import HOLDS, UNLEARNED
+from cnnjax.claims.checks import HOLDS, TOO_SHORT, UNLEARNED
 from cnnjax.claims.counted_rows import num_outputs, num_weights
 from cnnjax.claims.data_rows import hog_accuracies
 from cnnjax.claims.mnist_rows import moved
@@ -151,11 +151,15 @@ def test_without_scikit_image_the_row_says_what_to_do(monkeypatch) -> None:
 
 
 def test_the_table_shows_the_truest_pictures_and_then_the_largest_budget() -> None:
-    def row(dataset: str, budget: str) -> dict:
-        return {"row": "l2", "dataset": dataset, "budget": budget}
+    def row(dataset: str, budget: str, verdict: str = HOLDS) -> dict:
+        return {"row": "l2", "dataset": dataset, "budget": budget, "verdict": verdict}
 
     shapes, jpeg = row("shapes", "full"), row("cifar10_jpeg", "standard")
-    quick, cifar = row("cifar10_jpeg", "quick"), row("cifar10", "quick")
+    quick, cifar = row("cifar10_jpeg", "quick"), row("cifar10", "standard")
     best = measure.best_rows
     assert best([jpeg, shapes, quick]) == best([quick, shapes, jpeg]) == [jpeg]
     assert best([jpeg, cifar, shapes]) == [cifar]
+    # A glance at the true pictures does not take the place of a measurement.
+    glance = row("cifar10", "quick", TOO_SHORT)
+    assert best([glance, jpeg]) == [jpeg]
+    assert best([glance, row("shapes", "full", TOO_SHORT)]) == [glance]
