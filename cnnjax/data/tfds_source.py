@@ -120,12 +120,17 @@ def _read(prepared: Path, with_test: bool) -> Dataset:
 
 
 def _read_split(builder: Any, split: str, count: int, prepared: Path) -> Split:
+    tf = import_tensorflow()
     import tensorflow_datasets as tfds
 
     # One file after the other: the order of the files is the order of the examples.
     reading = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
     examples = builder.as_dataset(split=split, read_config=reading)
-    examples = examples.map(lambda example: (example["image"], example["label"]))
+    # There is nothing in it for AutoGraph, which Python 3.13 makes warn.
+    pair = tf.autograph.experimental.do_not_convert(
+        lambda example: (example["image"], example["label"])
+    )
+    examples = examples.map(pair)
     # Images of a size the metadata do not give may differ: they are read one by one.
     known = None not in builder.info.features["image"].shape
     images = np.zeros(0, np.uint8)
