@@ -61,12 +61,12 @@ def load(
         InputError: the source is unknown or not that of `file`, or the data are not
             what is needed.
     """
-    if source == "tfds" and file and not name and not directory:
-        raise InputError(
-            f"got data.file={file!r} and data.source=tfds, need data.source=npz to read"
-            " a file; set --config.data.source=npz"
-        )
     if source == "tfds":
+        if file and not name and not directory:
+            raise InputError(
+                f"got data.file={file!r} and data.source=tfds, need data.source=npz to"
+                " read a file; set --config.data.source=npz"
+            )
         # Here and below: a source and the packages it needs are imported when used.
         from cnnjax.data import tfds_source
 

@@ -102,14 +102,20 @@ def test_two_do_not_write_one_table(call, tmp_path):
     assert re.fullmatch(r"error: .*results is in use by .* --out\n", done.stderr)
 
 
+def ends_in(monkeypatch, name, error):
+    """Has a row fail."""
+
+    def fails(lab):
+        raise error
+
+    failing = dataclasses.replace(measure.ROWS[name], measure=fails)
+    monkeypatch.setitem(measure.ROWS, name, failing)
+
+
 def test_a_training_that_fails_does_not_stop_the_other_rows(
     call, tmp_path, monkeypatch
 ):
-    def fails(lab):
-        raise RunError("the loss is nan")
-
-    failing = dataclasses.replace(measure.ROWS["mlp"], measure=fails)
-    monkeypatch.setitem(measure.ROWS, "mlp", failing)
+    ends_in(monkeypatch, "mlp", RunError("the loss is nan"))
     done = call("claims.py", *flags(tmp_path), cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr == "error: mlp failed: the loss is nan\n"
@@ -120,11 +126,7 @@ def test_a_training_that_fails_does_not_stop_the_other_rows(
 def test_a_row_that_was_asked_for_is_not_left_out_in_silence(
     call, tmp_path, monkeypatch
 ):
-    def needs(lab):
-        raise MissingPackageError("need scikit-image")
-
-    needing = dataclasses.replace(measure.ROWS["arithmetic"], measure=needs)
-    monkeypatch.setitem(measure.ROWS, "arithmetic", needing)
+    ends_in(monkeypatch, "arithmetic", MissingPackageError("need scikit-image"))
     only = "--only=arithmetic"
     done = call("claims.py", *flags(tmp_path), only, cwd=tmp_path)
     assert done.returncode == 2
