@@ -10,11 +10,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cnnjax import losses, optimizers, parallel, replicas, resident
-from cnnjax.clocks import Clocks
 from cnnjax.data.augment import Preprocessing
-from cnnjax.data.datasets import Split
+from cnnjax.data.load import Split
 from cnnjax.errors import InputError
 from cnnjax.models import MODELS, cifar, lenet
+from cnnjax.runtime.clocks import Clocks
 from cnnjax.step import LossFn
 from cnnjax.updates import Recipe, StreamedUpdate, Update
 

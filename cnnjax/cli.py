@@ -1,6 +1,9 @@
 """The flags that the scripts share."""
 
+import io
 import os
+import runpy
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,13 +13,13 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from cnnjax import config as configs
-from cnnjax import config_files, exits
-from cnnjax.errors import InputError, one_line
+from cnnjax.errors import InputError, RunError, one_line
+from cnnjax.runtime import backend
 
 USAGE = """\
 --config=FILE           the configuration, a Python file with get_config(); looked for
                         from the current folder, then from the folder of the scripts
---config.FIELD=VALUE    any of its fields; cnnjax/fields.py lists them with their ranges
+--config.FIELD=VALUE    any of its fields; cnnjax/config.py lists them with their ranges
 --workdir=DIR           folder of the run [runs/<config>-<date-time>]; one that holds a
                         run of the same configuration goes on with it"""
 
@@ -52,7 +55,7 @@ def main(
 
     def parse_and_run(argv: Sequence[str]) -> None:
         values = flags.FlagValues()
-        argv = config_files.with_path(argv, default_config)
+        argv = with_path(argv, default_config)
         config = config_flags.DEFINE_config_file(
             "config", flag_values=values, sys_argv=argv
         )
@@ -64,7 +67,7 @@ def main(
         given = {name: values[name].value for name in many}
         run(config.value.lock(), os.path.expanduser(workdir.value), **given)
 
-    exits.exit_with(parse_and_run, f"{doc.strip()}\n\n{USAGE}")
+    exit_with(parse_and_run, f"{doc.strip()}\n\n{USAGE}")
 
 
 def main_on_run(
@@ -109,7 +112,7 @@ def main_on_runs(
 
     def parse_and_run(argv: Sequence[str]) -> None:
         # Here and not above: it brings JAX, which --help need not wait for.
-        from cnnjax import inference
+        from cnnjax import network
 
         named = flag_values()
         with _flag_errors():
@@ -124,7 +127,7 @@ def main_on_runs(
         folders = [Path(os.path.expanduser(part)) for part in given]
         found = []
         for folder in dict.fromkeys(folders):
-            stored = configs.from_stored(inference.stored_config(folder))
+            stored = configs.from_stored(network.stored_config(folder))
             values = flag_values()
             with _flag_errors():  # it looks for the fields that are given already here
                 config = config_flags.DEFINE_config_dict(
@@ -135,7 +138,7 @@ def main_on_runs(
             found.append((folder, config.value.lock()))
         run(found, **{name: named[name].value for name in choices})
 
-    exits.exit_with(parse_and_run, f"{doc.strip()}\n\n{USAGE_ON_RUN}")
+    exit_with(parse_and_run, f"{doc.strip()}\n\n{USAGE_ON_RUN}")
 
 
 def main_with(
@@ -168,7 +171,7 @@ def main_with(
                 given[name] = os.path.expanduser(value)
         run(arguments, **given)
 
-    exits.exit_with(parse_and_run, doc.strip())
+    exit_with(parse_and_run, doc.strip())
 
 
 def _parse(
@@ -188,8 +191,98 @@ def _flag_errors() -> Iterator[None]:
     except (AttributeError, KeyError) as error:
         field = str(error).strip("\"'")
         raise InputError(
-            f"the configuration has no field {field}; cnnjax/fields.py lists them"
+            f"the configuration has no field {field}; cnnjax/config.py lists them"
         ) from error
     except Exception as error:  # The config is a program; it may raise anything.
         message = f"{type(error).__name__}: {one_line(error)}"
         raise InputError(f"{message}; see --help") from error
+
+
+def with_path(argv: Sequence[str], default: str) -> list[str]:
+    """Returns `argv` with `--config` first, pointing at a file that exists.
+
+    Looked for from the current folder first, then from the folder of the scripts.
+
+    Args:
+        argv: a command line, the script first.
+        default: the file for when it has no `--config`.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    argv, path = list(argv), default
+    # It must stand before the fields that override it.
+    at, until = 1, 1
+    for i, argument in enumerate(argv[1:], start=1):
+        if argument in ("--config", "-config") and i + 1 < len(argv):
+            at, until, path = i, i + 2, argv[i + 1]
+        elif argument.startswith(("--config=", "-config=")):
+            at, until, path = i, i + 1, argument.split("=", 1)[1]
+    scripts = Path(argv[0]).resolve().parent
+    candidates = [Path(path).resolve(), scripts / path]
+    for candidate in candidates:
+        if candidate.is_file():
+            del argv[at:until]
+            return [argv[0], f"--config={candidate}", *argv[1:]]
+    looked = " nor at ".join(str(candidate) for candidate in candidates)
+    raise InputError(f"got --config={path}, found neither at {looked}; name a file")
+
+
+def name(default: str) -> str:
+    """Returns the stem of the config file named on the command line."""
+    path = with_path(sys.argv, default)[1].split("=", 1)[1]
+    return Path(path).stem
+
+
+def recipe(stem: str) -> ConfigDict:
+    """Returns the configuration of a file of the scripts' `configs`."""
+    path = Path(sys.argv[0]).resolve().parent / "configs" / f"{stem}.py"
+    config: ConfigDict = runpy.run_path(str(path))["get_config"]()
+    return config
+
+
+DONE, FAILED, BAD_INPUT, CTRL_C = 0, 1, 2, 130
+
+
+def exit_with(parse_and_run: Callable[[Sequence[str]], None], usage: str) -> None:
+    """Runs a script and exits: 0 done and `--help`, 2 bad usage, config or input.
+
+    1 failed while running, 143 and 130 stopped by SIGTERM and Ctrl-C. Errors are one
+    line on standard error.
+
+    Args:
+        parse_and_run: takes the command line.
+        usage: what `--help` prints.
+    """
+    backend.quieten()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files need not be text: print them all the same, as stderr does.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    code = DONE
+    try:
+        if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(sys.argv):
+            print(usage)
+        else:
+            parse_and_run(sys.argv)
+    except InputError as error:
+        code = _complain(error, BAD_INPUT)
+    except (RunError, OSError, MemoryError) as error:
+        code = _complain(error, getattr(error, "exit_code", FAILED))
+    except KeyboardInterrupt:
+        code = _complain("stopped by Ctrl-C", CTRL_C)
+    sys.exit(_flushed(code))
+
+
+def _flushed(code: int) -> int:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # What is left goes nowhere, or the interpreter fails at it once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return code or _complain(error, FAILED)
+    return code
+
+
+def _complain(error: object, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code

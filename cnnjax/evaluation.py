@@ -7,16 +7,16 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from cnnjax import parallel
-from cnnjax.clocks import Clocks
-from cnnjax.data import augment, views
-from cnnjax.data.datasets import Split
-from cnnjax.metrics import Metrics
+from cnnjax.data import augment
+from cnnjax.data.load import Split
+from cnnjax.metrics import Metrics, with_spread
 from cnnjax.replicas import compile_replicas
-from cnnjax.spread import with_spread
+from cnnjax.runtime.clocks import Clocks
 from cnnjax.step import LossFn, make_eval_step
 
 
@@ -50,7 +50,7 @@ def viewing(
     if num_views == 1:
         return partial(augment.standard_view, preprocessing=preprocessing)
     mirrored = num_views == 10
-    return partial(views.take, preprocessing=preprocessing, mirrored=mirrored)
+    return partial(take, preprocessing=preprocessing, mirrored=mirrored)
 
 
 class Evaluator:
@@ -147,3 +147,36 @@ def summarise(prefix: str, sums: Metrics) -> dict[str, Any]:
         f"{prefix}/loss": np.asarray(sums.loss / sums.count).tolist(),
     }
     return with_spread(values)
+
+
+def take(
+    images: jax.Array, preprocessing: augment.Preprocessing, *, mirrored: bool
+) -> jax.Array:
+    """Returns several standard views of each picture.
+
+    The crops of the four corners and of the middle, and with `mirrored` then the
+    mirror images of these five; each is normalised by itself.
+
+    Args:
+        images: uint8 [batch, height, width, channels].
+        preprocessing: crop (more than 0) and normalisation; its distortions are not
+            applied.
+        mirrored: whether mirror images are views too; they make no sense for digits.
+
+    Returns:
+        float32 [views, batch, crop, crop, channels], 5 or 10 views.
+
+    Source: cuda-convnet's multiview test, `CroppedCIFARDataProvider` of `convdata.py`.
+    """
+    height, width = images.shape[1:3]
+    crop = preprocessing.crop
+    below, right = height - crop, width - crop
+    places = ((0, 0), (0, right), (below, 0), (below, right), (below // 2, right // 2))
+    crops = [
+        images[:, top : top + crop, left : left + crop].astype(jnp.float32)
+        for top, left in places
+    ]
+    if mirrored:
+        crops += [view[:, :, ::-1] for view in crops]
+    how = preprocessing.normalise
+    return jnp.stack([augment.normalise(view, how) for view in crops])

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
-from cnnjax import runs
-from cnnjax.classifier import Function
 from cnnjax.errors import InputError
+from cnnjax.network import Function
+from cnnjax.workdir import files
 
 PLATFORMS = ("cpu", "cuda")
 BATCH = "batch"
@@ -47,10 +47,10 @@ def write(path: Path, exported: export.Exported, card: Mapping[str, Any]) -> Non
     """
     content = bytes(exported.serialize())
     digest = hashlib.sha256(content).hexdigest()
-    unfinished = path.with_name(path.name + runs.UNFINISHED)
+    unfinished = path.with_name(path.name + files.UNFINISHED)
     unfinished.write_bytes(content)
     unfinished.replace(path)
-    runs.write_json(card_path(path), {**card, "sha256": digest})
+    files.write_json(card_path(path), {**card, "sha256": digest})
 
 
 def load(path: Path) -> tuple[export.Exported, dict[str, Any]]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from ml_collections import ConfigDict
 
-from cnnjax.data import datasets
-from cnnjax.data.datasets import Dataset, Split
+from cnnjax.data import load as datasets
+from cnnjax.data.load import Dataset, Split
 from cnnjax.errors import InputError
 
 
@@ -19,7 +19,7 @@ def load_data(
 
     Args:
         config: its `data`, and what must fit it.
-        default_name: see `datasets.load`, and so for the others.
+        default_name: see `data.load.load_dataset`, and so for the others.
         fallback: as there.
         with_test: as there.
 
@@ -27,7 +27,7 @@ def load_data(
         InputError: it is missing or bad, or its pictures do not fit the configuration.
     """
     data = config.data
-    dataset = datasets.load(
+    dataset = datasets.load_dataset(
         source=data.source,
         name=data.name,
         directory=data.dir,

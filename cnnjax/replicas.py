@@ -13,10 +13,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cnnjax import parallel
-from cnnjax.clocks import Clocks
-from cnnjax.data.arrays import Split
 from cnnjax.data.augment import Preprocessing
+from cnnjax.data.dataset import Split
 from cnnjax.resident import MakeChunk, ResidentUpdate
+from cnnjax.runtime.clocks import Clocks
 from cnnjax.state import TrainState, init_state
 from cnnjax.step import Batch
 from cnnjax.updates import Recipe

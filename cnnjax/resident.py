@@ -9,11 +9,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cnnjax import parallel
-from cnnjax.clocks import Clocks
-from cnnjax.data import device_pipeline
-from cnnjax.data.arrays import Split
+from cnnjax.data import batches
 from cnnjax.data.augment import Preprocessing
+from cnnjax.data.dataset import Split
 from cnnjax.metrics import Metrics
+from cnnjax.runtime.clocks import Clocks
 from cnnjax.state import TrainState
 from cnnjax.step import Batch, make_eval_step, make_multi_step
 from cnnjax.updates import Recipe, settle, train_step_of, with_clean_accuracy
@@ -58,13 +58,13 @@ class ResidentUpdate:
         self.steps_per_call = steps_per_call
         self._put_chunk, self._mesh, self._clocks = put_chunk, mesh, clocks
         self._make_chunk = partial(
-            device_pipeline.chunk,
+            batches.chunk,
             num_examples=len(split.labels),
             batch_size=batch_size,
             capacity=steps_per_call,
         )
-        self._data = parallel.replicate(device_pipeline.whole(split), mesh)
-        make_batch = partial(device_pipeline.make_batch, preprocessing=preprocessing)
+        self._data = parallel.replicate(batches.whole(split), mesh)
+        make_batch = partial(batches.make_batch, preprocessing=preprocessing)
         step = make_multi_step(train_step_of(recipe, axis_name), make_batch)
         self._mapped = compile_step(step, num_whole=2, donate=True)
         self._mapped_clean = None

@@ -6,11 +6,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from cnnjax import assembly, inference, loading, runs, training
-from cnnjax.clocks import Clocks
+from cnnjax import assembly, loading, network, training
 from cnnjax.evaluation import Evaluator
 from cnnjax.replicas import start_state
 from cnnjax.reporting import console
+from cnnjax.runtime.clocks import Clocks
+from cnnjax.workdir import files
 
 
 def evaluate(
@@ -32,8 +33,8 @@ def evaluate(
     Raises:
         InputError: the data have other classes or do not fit; or no checkpoint.
     """
-    dataset = loading.load_data_of_run(config, runs.trained_on(workdir)["name"])
-    inference.check_same_classes(workdir, dataset.class_names, dataset.name)
+    dataset = loading.load_data_of_run(config, files.trained_on(workdir)["name"])
+    network.check_same_classes(workdir, dataset.class_names, dataset.name)
     mesh = assembly.choose_mesh(config)
     recipe = assembly.make_recipe(config, dataset.num_classes)
     preprocessing = assembly.make_preprocessing(config)
@@ -45,7 +46,7 @@ def evaluate(
             image_shape=preprocessing.output_shape(dataset.image_shape),
             mesh=mesh,
         )
-    state = inference.restore(workdir, like, checkpoint)
+    state = network.restore(workdir, like, checkpoint)
     evaluator_of = partial(
         Evaluator,
         recipe.model,

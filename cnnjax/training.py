@@ -1,8 +1,9 @@
 """The one loop, and the one stateful place."""
 
 import dataclasses
+import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -11,19 +12,54 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from cnnjax import monitor, processes, runs, signals
-from cnnjax.cadence import Cadence, calls, is_due
-from cnnjax.checkpoints import Checkpoints
-from cnnjax.clocks import Clocks
 from cnnjax.data.augment import Preprocessing
-from cnnjax.data.datasets import Dataset, Split
-from cnnjax.errors import InputError
+from cnnjax.data.load import Dataset, Split
+from cnnjax.errors import InputError, RunError
 from cnnjax.evaluation import Evaluator, summarise
+from cnnjax.metrics import first_not_finite, mean_of, with_spread
 from cnnjax.replicas import start_state
-from cnnjax.reporting import progress, writer
+from cnnjax.reporting import console, metrics_log
 from cnnjax.reporting.tensorboard import Board
+from cnnjax.runtime import processes, signals
+from cnnjax.runtime.clocks import Clocks
 from cnnjax.state import TrainState, num_params
 from cnnjax.updates import Recipe, Update
+from cnnjax.workdir import files
+from cnnjax.workdir.checkpoints import Checkpoints
+
+
+@dataclasses.dataclass(frozen=True)
+class Cadence:
+    """How long a run is and how often it speaks, in steps; 0 is never."""
+
+    steps: int
+    log_every: int
+    eval_every: int
+    checkpoint_every: int
+
+
+def calls(
+    first: int, cadence: Cadence, steps_per_call: int, *, split_at_logs: bool
+) -> Iterator[range]:
+    """Yields the steps of each call, from `first` to the end of the run.
+
+    A call ends where something is due: an evaluation, a checkpoint, a line that takes
+    the parameters as they were before its step. It also ends at the multiples of
+    `steps_per_call`, so that a resumed run makes the same calls.
+    """
+    periods = [steps_per_call, cadence.eval_every, cadence.checkpoint_every]
+    if split_at_logs:
+        periods.append(cadence.log_every)
+    while first < cadence.steps:
+        ends = [(first // every + 1) * every for every in periods if every]
+        end = min(cadence.steps, *ends)
+        yield range(first, end)
+        first = end
+
+
+def is_due(done: int, every: int) -> bool:
+    """Returns whether `done` steps are a multiple of `every`; 0 is never."""
+    return every > 0 and done % every == 0
 
 
 def train_and_evaluate(
@@ -92,7 +128,7 @@ def train_and_evaluate(
     held_out = dataset.test if validation is None else validation
     examples = num_seeds * batch_size
     split = {"eval/split": "test" if validation is None else "validation"}
-    with Checkpoints(workdir / runs.CHECKPOINTS, run=run) as checkpoints:
+    with Checkpoints(workdir / files.CHECKPOINTS, run=run) as checkpoints:
         restored = checkpoints.restore_latest(state)
         if restored is not None:
             state, clocks = restored[0], Clocks(**restored[1])
@@ -100,8 +136,8 @@ def train_and_evaluate(
         _check_start(workdir, first, cadence.steps)
         log_file = Path(os.devnull)
         if processes.is_first():
-            log_file = workdir / runs.METRICS
-            runs.drop_metrics_after(log_file, first)
+            log_file = workdir / files.METRICS
+            files.drop_metrics_after(log_file, first)
         evaluator_of = partial(
             Evaluator,
             recipe.model,
@@ -118,8 +154,8 @@ def train_and_evaluate(
         update = make_update(first, clocks)
         with (
             open_board(first) as board,
-            writer.Writer(log_file, board.scalars) as log,
-            progress.bar(first, cadence.steps) as advance,
+            metrics_log.Writer(log_file, board.scalars) as log,
+            console.bar(first, cadence.steps) as advance,
         ):
             since = (first, clocks.train_seconds)
             for steps in calls(
@@ -135,15 +171,13 @@ def train_and_evaluate(
                     seconds = (clocks.train_seconds - since[1]) / (done - since[0])
                     since = (done, clocks.train_seconds)
                 for step in logged:
-                    values = monitor.of_step(metrics, step - steps.start)
-                    monitor.check_finite(values, step, seed)
-                    monitor.log_training(log, values, step, recipe, seconds, examples)
+                    values = of_step(metrics, step - steps.start)
+                    check_finite(values, step, seed)
+                    log_training(log, values, step, recipe, seconds, examples)
                 due = last or is_due(done, cadence.eval_every)
                 saving = last or is_due(done, cadence.checkpoint_every)
                 if due or saving:
-                    monitor.check_finite(
-                        monitor.of_step(metrics, len(steps) - 1), done - 1, seed
-                    )
+                    check_finite(of_step(metrics, len(steps) - 1), done - 1, seed)
                     board.look(done, state.params)
                 # Evaluated first, so that a checkpoint's line is always there.
                 score = None
@@ -151,7 +185,7 @@ def train_and_evaluate(
                     evaluated = evaluate_all(evaluator, state, held_out, "eval")
                     log.write(done, evaluated | split)
                     if validation is not None:
-                        score = monitor.score(evaluated)
+                        score = score_of(evaluated)
                 # Now, as it may have come during the evaluation; all must agree.
                 stopping = processes.largest(stop.signum or 0)
                 if saving or stopping or checkpoints.best.is_beaten_by(score):
@@ -169,7 +203,7 @@ def train_and_evaluate(
             multiview = evaluator_of(num_views=num_views)
             tested |= evaluate_all(multiview, state, last_of, f"{prefix}_multiview")
         signals.raise_if(processes.largest(stop.signum or 0))
-        monitor.check_tested(tested, cadence.steps, seed)
+        check_tested(tested, cadence.steps, seed)
         best = checkpoints.best.record
     if best is not None:
         tested |= {"best/step": best["step"], "best/eval_accuracy": best["score"]}
@@ -211,3 +245,89 @@ def evaluate_all(
         averaged = evaluator(state.ema_params, split)
         values |= summarise(f"{prefix}_ema", averaged)
     return values
+
+
+def of_step(metrics: Mapping[str, Any], i: int) -> dict[str, Any]:
+    """Returns the figures of the i-th step: numbers, or lists of those of each seed."""
+    return {k: np.atleast_1d(v)[..., i].tolist() for k, v in metrics.items()}
+
+
+def score_of(evaluated: Mapping[str, Any]) -> float:
+    """Returns what the best checkpoint is chosen by: NaN where the loss is not finite.
+
+    Several seeds share a checkpoint: theirs is the mean.
+    """
+    finite = np.isfinite(evaluated["eval/loss"]).all()
+    return float(np.mean(evaluated["eval/accuracy"])) if finite else math.nan
+
+
+def check_finite(metrics: Mapping[str, Any], step: int, seed: int) -> None:
+    """Raises RunError where a loss or a gradient of a step is not finite.
+
+    Args:
+        metrics: from `of_step`.
+        step: that they are of.
+        seed: of the run, or the first of several.
+    """
+    for part in ("cross_entropy", "l2", "grad_norm"):
+        bad = first_not_finite(metrics[part], seed)
+        if bad:
+            raise RunError(
+                f"{part} is {bad} at step {step}; the last good checkpoint"
+                " is kept: lower optim.learning_rate, or look at the data"
+            )
+
+
+def check_tested(tested: Mapping[str, Any], steps: int, seed: int) -> None:
+    """Raises RunError where a loss of the last evaluation is not finite.
+
+    The figures of a step are of the parameters before it, and say nothing of what the
+    last one made of them.
+
+    Args:
+        tested: what is to be written to `final_metrics.json`.
+        steps: of the run.
+        seed: of the run, or the first of several.
+    """
+    for name, value in tested.items():
+        bad = first_not_finite(value, seed) if name.endswith("/loss") else ""
+        if bad:
+            raise RunError(
+                f"{name} is {bad} after step {steps}: the network has diverged; lower"
+                " optim.learning_rate, and train in another --workdir"
+            )
+
+
+def log_training(
+    log: metrics_log.Writer,
+    metrics: Mapping[str, Any],
+    step: int,
+    recipe: Recipe,
+    seconds: float,
+    examples: int,
+) -> None:
+    """Writes the line of a step to `metrics.jsonl` and the chapter's to the console.
+
+    Args:
+        log: of the run.
+        metrics: from `of_step`.
+        step: that they are of.
+        recipe: for the learning rate, and whether the chapter prints the accuracy.
+        seconds: a step takes.
+        examples: in a step, of all seeds.
+    """
+    values = {
+        "train/loss": metrics["loss"],
+        "train/cross_entropy": metrics["cross_entropy"],
+        "train/l2": metrics["l2"],
+        "train/accuracy": metrics["accuracy"],
+        "train/learning_rate": float(recipe.schedule(step)),
+        "perf/examples_per_sec": examples / seconds,
+        "perf/sec_per_batch": seconds,
+    }
+    values = with_spread(values)
+    log.write(step, values)
+    print(metrics_log.training_line(values, step), flush=True)
+    if recipe.has_dropout:
+        accuracy = mean_of(values, "train/accuracy")
+        print(f"step {step}, training accuracy {accuracy:.2f}")

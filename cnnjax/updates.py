@@ -11,8 +11,8 @@ import optax
 from jax.sharding import Mesh
 
 from cnnjax import parallel
-from cnnjax.clocks import Clocks
 from cnnjax.metrics import Metrics
+from cnnjax.runtime.clocks import Clocks
 from cnnjax.state import TrainState
 from cnnjax.step import LossFn, TrainStep, make_eval_step, make_train_step
 

@@ -14,8 +14,9 @@ project: `pip install torch==2.13.0` (the CPU build will do) puts it beside.
 
 from pathlib import Path
 
-from cnnjax import backend, cli, config_files
+from cnnjax import cli
 from cnnjax.errors import InputError
+from cnnjax.runtime import backend
 
 CONFIGS = ("base", "mnist", "mnist_augmented", "lenet5", "mlp")
 GROUPS = ("networks", "peers", "operations", "pipelines", "runs")
@@ -37,11 +38,11 @@ def run(arguments: list[str], out: str, only: str, rounds: int, profile: str) ->
         )
     backend.start()
     # Here and not above, so that --help need not wait for JAX.
-    from cnnjax import benchmark
+    from speed import measure
 
-    configs = {name: config_files.recipe(name) for name in CONFIGS}
+    configs = {name: cli.recipe(name) for name in CONFIGS}
     where = Path(profile) if profile else None
-    benchmark.measure(configs, groups, rounds, Path(out), where)
+    measure.measure(configs, groups, rounds, Path(out), where)
 
 
 if __name__ == "__main__":

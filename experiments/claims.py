@@ -17,7 +17,8 @@ MNIST, the embedded pictures stand in, and say nothing about them.
 
 from pathlib import Path
 
-from cnnjax import backend, cli, config_files
+from cnnjax import cli
+from cnnjax.runtime import backend
 
 CONFIGS = ("base", "long", "mnist", "mlp")
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -38,12 +39,12 @@ def run(
     del arguments  # none are taken
     backend.start()
     # Here and not above, so that --help need not wait for JAX.
-    from cnnjax.claims.lab import Data
-    from cnnjax.claims.measure import measure
+    from chapter.lab import Data
+    from chapter.measure import measure
 
     where = Path(out) if out else RESULTS
     measure(
-        {name: config_files.recipe(name) for name in CONFIGS},
+        {name: cli.recipe(name) for name in CONFIGS},
         {
             "cifar": Data(cifar, dir, "cifar10", "shapes"),
             "mnist": Data(mnist, dir, "mnist", "digits"),

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from cnnjax import backend, cli
+from cnnjax import cli
+from cnnjax.runtime import backend
 
 
 def run(config: ConfigDict, workdir: Path, checkpoint: str) -> None:

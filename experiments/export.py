@@ -10,8 +10,10 @@ python experiments/export.py --workdir=runs/base --to=cifar.stablehlo
 
 from pathlib import Path
 
-from cnnjax import backend, cli, folders
+from cnnjax import cli
 from cnnjax.errors import InputError
+from cnnjax.runtime import backend
+from cnnjax.workdir import files
 
 
 def run(arguments: list[str], *, workdir: str, to: str, seed_index: int) -> None:
@@ -33,17 +35,17 @@ def run(arguments: list[str], *, workdir: str, to: str, seed_index: int) -> None
         )
     backend.start()
     # Here and not above, so that --help need not wait for JAX.
-    from cnnjax import classifier, exporting, trained
+    from cnnjax import exporting, network
 
-    network = trained.load(Path(workdir), seed_index)
-    logits = classifier.make_logits(
-        network.model, network.params, network.preprocessing, network.num_seeds
+    loaded = network.load(Path(workdir), seed_index)
+    logits = network.make_logits(
+        loaded.model, loaded.params, loaded.preprocessing, loaded.num_seeds
     )
     exported = exporting.to_stablehlo(
-        classifier.make_probabilities(logits), network.image_shape
+        network.make_probabilities(logits), loaded.image_shape
     )
-    card = trained.card(network, Path(workdir))
-    with folders.writing(path, "to"):
+    card = network.card(loaded, Path(workdir))
+    with files.writing(path, "to"):
         exporting.write(path, exported, card)
     print(f"{path} and {exporting.card_path(path)} are written")
 

@@ -23,8 +23,9 @@ def run(arguments: list[str], name: str, dir: str, grid: str) -> None:
     # Here and not above, so that --help need not wait for them.
     from PIL import Image
 
-    from cnnjax.data import download, inspection
-    from cnnjax.reporting import data_tables
+    from cnnjax.data import inspection
+    from cnnjax.data.sources import download
+    from cnnjax.reporting import tables
 
     searched = inspection.roots(dir)
     holds_sets = dir and inspection.find(searched[0])
@@ -32,14 +33,14 @@ def run(arguments: list[str], name: str, dir: str, grid: str) -> None:
         if grid:
             raise InputError("got --grid without a set, need one; name it with --name")
         found = [one for root in searched for one in inspection.find(root)]
-        data_tables.print_found(found)
+        tables.print_found(found)
         print(f"looked in {', '.join(map(str, searched))}")
         present = {one.name.partition(":")[0] for one in found}
         for missing in sorted(set(SCRIPTS_OWN) - present):
             print(f"missing: {missing}, {download.where_to_get(missing, searched[0])}")
         return
     dataset = inspection.load(name, dir)
-    data_tables.print_dataset(dataset)
+    tables.print_dataset(dataset)
     if grid:
         shown = inspection.class_grid(dataset)
         image = Image.fromarray(shown.squeeze(-1) if shown.shape[-1] == 1 else shown)

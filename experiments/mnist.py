@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from cnnjax import backend, cli, config_files
+from cnnjax import cli
+from cnnjax.runtime import backend
 
 DEFAULT_CONFIG = "configs/mnist.py"
 
@@ -18,10 +19,10 @@ def run(config: ConfigDict, workdir: str) -> None:
         compile_cache=config.compile_cache, deterministic=config.deterministic
     )
     # Here and not above, so that --help need not wait for JAX.
-    from cnnjax import experiment
+    from cnnjax import launch
 
-    where = workdir or experiment.default_workdir(config_files.name(DEFAULT_CONFIG))
-    experiment.train(config, Path(where), default_name="mnist", fallback="digits")
+    where = workdir or launch.default_workdir(cli.name(DEFAULT_CONFIG))
+    launch.train(config, Path(where), default_name="mnist", fallback="digits")
 
 
 if __name__ == "__main__":

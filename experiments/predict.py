@@ -17,8 +17,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cnnjax import backend, cli
+from cnnjax import cli
 from cnnjax.errors import InputError
+from cnnjax.runtime import backend
 
 BATCH_SIZE = 100
 
@@ -52,9 +53,9 @@ def run(
         )
     backend.start()
     # Here and not above, so that --help need not wait for JAX.
-    from cnnjax import classifier, exporting, trained
-    from cnnjax.data import pictures
-    from cnnjax.reporting import predictions
+    from cnnjax import exporting, network
+    from cnnjax.data.sources import pictures
+    from cnnjax.reporting import tables
 
     about: dict[str, Any]
     if export:
@@ -63,17 +64,17 @@ def run(
         shape, names = exported.in_avals[0].shape[1:], card["classes"]
         about = {"export": export, "dataset": card["dataset"]["name"]}
     else:
-        network = trained.load(Path(workdir), seed_index)
-        logits = classifier.make_logits(
-            network.model, network.params, network.preprocessing, network.num_seeds
+        loaded = network.load(Path(workdir), seed_index)
+        logits = network.make_logits(
+            loaded.model, loaded.params, loaded.preprocessing, loaded.num_seeds
         )
-        probabilities = classifier.make_probabilities(logits)
-        shape, names = network.image_shape, network.class_names
+        probabilities = network.make_probabilities(logits)
+        shape, names = loaded.image_shape, loaded.class_names
         about = {
             "workdir": workdir,
-            "dataset": network.dataset,
-            "step": network.step,
-            "weights": network.weights,
+            "dataset": loaded.dataset,
+            "step": loaded.step,
+            "weights": loaded.weights,
         }
     if invert and shape[2] != 1:
         raise InputError(
@@ -90,17 +91,15 @@ def run(
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if paths:
-        found = classifier.in_batches(probabilities, images, BATCH_SIZE)
+        found = network.in_batches(probabilities, images, BATCH_SIZE)
         results: list[dict[str, Any]] = [
-            {"file": str(path), "top": predictions.top(row, names, top_k)}
+            {"file": str(path), "top": tables.top(row, names, top_k)}
             for path, row in zip(paths, found, strict=True)
         ]
         if saliency and logits is not None:
-            maps = classifier.in_batches(
-                classifier.make_saliency(logits), images, BATCH_SIZE
-            )
-            predictions.save_saliencies(Path(saliency), results, images, maps)
-        show = predictions.print_json if json else predictions.print_table
+            maps = network.in_batches(network.make_saliency(logits), images, BATCH_SIZE)
+            tables.save_saliencies(Path(saliency), results, images, maps)
+        show = tables.print_json if json else tables.print_table
         show(about, results)
     if problems:
         raise InputError(

@@ -7,14 +7,15 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from cnnjax import backend, cli
+from cnnjax import cli
+from cnnjax.runtime import backend
 
 
 def run(found: list[tuple[Path, ConfigDict]]) -> None:
     """Writes `report/index.html` into the folder of the first run."""
     backend.start()
     # Here and not above, so that --help need not wait for JAX.
-    from cnnjax import run_report
+    from cnnjax.reporting import run_report
 
     run_report.write(found)
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from cnnjax import backend, cli, config_files
+from cnnjax import cli
+from cnnjax.runtime import backend
 
 DEFAULT_CONFIG = "configs/base.py"
 DIGITS = ("SimpleCNN", "MLP", "LeNet5")  # the networks that take nothing else
@@ -25,13 +26,12 @@ def run(config: ConfigDict, workdir: str, vary: list[str]) -> None:
         compile_cache=config.compile_cache, deterministic=config.deterministic
     )
     # Here and not above, so that --help need not wait for JAX.
-    from cnnjax import experiment, search
+    import grid_search
+    from cnnjax import launch
 
-    where = workdir or experiment.default_workdir(
-        f"search-{config_files.name(DEFAULT_CONFIG)}"
-    )
+    where = workdir or launch.default_workdir(f"search-{cli.name(DEFAULT_CONFIG)}")
     digits = config.model.name in DIGITS
-    search.run(
+    grid_search.run(
         config,
         vary,
         Path(where),

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cnnjax.checkpoints import Checkpoints
-from cnnjax.digests import digest
 from cnnjax.errors import InputError, RunError
+from cnnjax.workdir.checkpoints import Checkpoints
+from cnnjax.workdir.integrity import digest
 
 RUN = {"config": "0" * 64, "data": "1" * 64, "seed": 2}
 WORKERS, SECONDS, BYTES = 2, 60, 16 * 2**30

@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from cnnjax import assembly, inference
+from cnnjax import assembly, network
 from cnnjax.config import from_stored
 from cnnjax.state import init_state
 
@@ -78,12 +78,10 @@ def saved(workdir):
 
 
 def final_bytes(workdir):
-    config = from_stored(inference.stored_config(workdir))
+    config = from_stored(network.stored_config(workdir))
     recipe = assembly.make_recipe(config, 10)
     like = init_state(recipe.model, recipe.tx, seed=0, image_shape=(28, 28, 1))
-    return [
-        leaf.tobytes() for leaf in jax.tree.leaves(inference.restore(workdir, like))
-    ]
+    return [leaf.tobytes() for leaf in jax.tree.leaves(network.restore(workdir, like))]
 
 
 def records(workdir):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnjax import backend
+from cnnjax.runtime import backend
 
 PROGRAM = """
 import os

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnjax.best import Best
-from cnnjax.checkpoints import Checkpoints
 from cnnjax.errors import InputError, RunError
+from cnnjax.workdir.checkpoints import Best, Checkpoints
 
 RUN = {"config": "abc", "data": "def", "seed": 7}
 LIKE = {"x": np.zeros(1000)}

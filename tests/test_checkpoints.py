@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from cnnjax import optimizers, parallel
-from cnnjax.checkpoints import Checkpoints
-from cnnjax.digests import digest
 from cnnjax.errors import InputError, RunError
 from cnnjax.state import TrainState, init_state
+from cnnjax.workdir.checkpoints import Checkpoints
+from cnnjax.workdir.integrity import digest
 
 RUN = {"config": "abc", "data": "def", "seed": 7}
 ABOUT = {"train_seconds": 1.25, "compile_seconds": 0.1}
@@ -330,7 +330,7 @@ def test_an_exit_right_after_a_save(tmp_path: Path, how: str, code: int) -> None
 import os, sys
 from pathlib import Path
 import numpy as np
-from cnnjax.checkpoints import Checkpoints
+from cnnjax.workdir.checkpoints import Checkpoints
 
 with Checkpoints(Path(sys.argv[1]), run={RUN}) as checkpoints:
     for step in (1, 2, 3):

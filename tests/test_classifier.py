@@ -3,7 +3,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax import classifier
+from cnnjax import network
 from cnnjax.data.augment import Preprocessing
 
 
@@ -18,9 +18,9 @@ def test_saliency_of_a_linear_network_is_its_weights() -> None:
     rng = np.random.default_rng(0)
     kernel = rng.normal(size=(4 * 4 * 3, 5)).astype(np.float32)
     params = {"Dense_0": {"kernel": jnp.asarray(kernel), "bias": jnp.zeros(5)}}
-    logits = classifier.make_logits(Linear(), params, Preprocessing(4, (), "unit"))
+    logits = network.make_logits(Linear(), params, Preprocessing(4, (), "unit"))
     images = rng.integers(0, 256, (7, 8, 10, 3), np.uint8)
-    saliency = classifier.make_saliency(logits)(jnp.asarray(images))
+    saliency = network.make_saliency(logits)(jnp.asarray(images))
     likeliest = np.asarray(logits(jnp.asarray(images))).argmax(-1)
     expected = np.zeros((7, 8, 10))
     weights = np.abs(kernel / 255).reshape(4, 4, 3, 5).max(2)
@@ -32,12 +32,12 @@ def test_saliency_of_a_linear_network_is_its_weights() -> None:
 def test_batches_change_nothing() -> None:
     images = np.random.default_rng(0).integers(0, 256, (7, 3), np.uint8)
     for size in (1, 3, 7, 8):
-        found = classifier.in_batches(lambda x: x * jnp.uint8(2), images, size)
+        found = network.in_batches(lambda x: x * jnp.uint8(2), images, size)
         np.testing.assert_array_equal(found, images * np.uint8(2))
 
 
 def test_probabilities_are_those_of_the_softmax(key: jax.Array) -> None:
     logits = jax.random.normal(key, (3, 5))
-    found = classifier.make_probabilities(lambda images: logits)(jnp.zeros(3))
+    found = network.make_probabilities(lambda images: logits)(jnp.zeros(3))
     expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     np.testing.assert_allclose(found, expected, rtol=1e-6)

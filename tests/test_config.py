@@ -11,7 +11,7 @@ import jax
 import pytest
 from ml_collections import ConfigDict
 
-from cnnjax import assembly, config, fields
+from cnnjax import assembly, config
 from cnnjax.errors import InputError
 from cnnjax.state import init_state, num_params
 
@@ -22,8 +22,8 @@ MNIST_SHAPE = (28, 28, 1)
 # By arithmetic from the layers, in the tests of the networks.
 NUM_PARAMS = {"base": 1_068_298, "mnist": 3_274_634, "mlp": 238_510}
 
-MODELS = sorted(fields.MODEL_FIELDS)
-ALL_FIELDS = sorted((model, name) for model in MODELS for name in fields.fields(model))
+MODELS = sorted(config.MODEL_FIELDS)
+ALL_FIELDS = sorted((model, name) for model in MODELS for name in config.fields(model))
 
 
 def load(path: Path) -> ConfigDict:
@@ -54,7 +54,7 @@ def test_defaults_are_good(model: str) -> None:
 
 @pytest.mark.parametrize(("model", "name"), ALL_FIELDS)
 def test_another_type_is_refused(model: str, name: str) -> None:
-    default = fields.fields(model)[name].default
+    default = config.fields(model)[name].default
     others = [None, "1", 1, 1.0, True, (), ["crop"], b"x"]
     for value in others:
         if type(value) is type(default):
@@ -234,7 +234,7 @@ def test_a_stored_configuration_is_not_trusted(
 
 def test_a_field_is_a_value() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        fields.FIELDS["seed"].default = 1
+        config.FIELDS["seed"].default = 1
 
 
 @pytest.mark.parametrize(

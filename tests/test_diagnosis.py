@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
 
-from cnnjax import diagnosis, prng
+from cnnjax import prng
 from cnnjax.data import augment
-from cnnjax.data.arrays import Split
 from cnnjax.data.augment import Preprocessing
+from cnnjax.data.dataset import Split
 from cnnjax.models import MODELS
+from cnnjax.reporting import diagnosis
 
 PLAIN = Preprocessing(0, (), "unit")
 

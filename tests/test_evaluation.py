@@ -5,10 +5,10 @@ import pytest
 from PIL import Image, ImageOps
 
 from cnnjax import losses, parallel
-from cnnjax.clocks import Clocks
 from cnnjax.data.augment import Preprocessing
-from cnnjax.data.datasets import Split
+from cnnjax.data.load import Split
 from cnnjax.evaluation import Evaluator, summarise
+from cnnjax.runtime.clocks import Clocks
 
 BATCH = 16
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax import classifier, exporting
+from cnnjax import exporting, network
 from cnnjax.data.augment import Preprocessing
 from cnnjax.errors import InputError
 from cnnjax.models import MODELS
@@ -57,8 +57,8 @@ def network_of(case):
     params = jax.jit(model.init)(jax.random.key(0), fed)["params"]
     # As drawn, the outputs of some are all but equal, whatever is put in.
     params = jax.tree.map(lambda leaf: leaf * 2, params)
-    logits = classifier.make_logits(model, params, preprocessing)
-    return classifier.make_probabilities(logits), image_shape
+    logits = network.make_logits(model, params, preprocessing)
+    return network.make_probabilities(logits), image_shape
 
 
 def assert_plain(exported):

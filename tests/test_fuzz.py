@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cnnjax.checkpoints import Checkpoints
-from cnnjax.data import npz, pictures
-from cnnjax.digests import seal
+from cnnjax.data.sources import npz, pictures
 from cnnjax.errors import InputError, RunError
+from cnnjax.workdir.checkpoints import Checkpoints
+from cnnjax.workdir.integrity import seal
 
 RUN = {"config": "abc", "data": "def", "seed": 7}
 LIKE = {"x": np.zeros(10)}

@@ -66,7 +66,7 @@ EXECUTES = {
 
 
 def unit_of(module: str) -> str:
-    """Returns the unit of a dotted module: "cnnjax.data.npz" is of "data"."""
+    """Returns the unit of a dotted module: "cnnjax.data.sources.npz" is of "data"."""
     first, *rest = module.split(".")
     return rest[0] if first == "cnnjax" and rest else first
 
@@ -138,7 +138,7 @@ def test_nothing_is_executed_that_was_read(source: tuple[str, ast.AST]) -> None:
     module, tree = source
     found = {imported.split(".")[0] for imported, _ in imports(tree)}
     # Its networks are timed beside ours; nothing is read with it.
-    may = {"torch"} if module == "cnnjax.benchmarking.torch_peer" else set()
+    may = {"torch"} if module == "speed.torch_peer" else set()
     assert not found & EXECUTES - may
     for node in ast.walk(tree):
         if isinstance(node, ast.keyword) and node.arg == "allow_pickle":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnjax.manifest import commit_of
+from cnnjax.workdir.manifest import commit_of
 
 
 def test_commit_is_dirty_where_the_program_differs(tmp_path: Path) -> None:

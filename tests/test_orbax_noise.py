@@ -1,7 +1,7 @@
 import logging
 import sys
 
-from cnnjax import orbax_noise
+from cnnjax.runtime import backend
 
 
 def test_it_is_quiet_unless_asked(monkeypatch):
@@ -9,10 +9,10 @@ def test_it_is_quiet_unless_asked(monkeypatch):
     monkeypatch.setattr(absl, "level", logging.INFO)
     monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
-    orbax_noise.keep_quiet()
+    backend.keep_quiet()
     assert absl.level == logging.INFO
     assert sys.unraisablehook is sys.__unraisablehook__
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")
-    orbax_noise.keep_quiet()
+    backend.keep_quiet()
     assert absl.level == logging.CRITICAL
     assert sys.unraisablehook is not sys.__unraisablehook__

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cnnjax import parallel, processes
-from cnnjax.data import datasets, device_pipeline, tf_pipeline
+from cnnjax import parallel
+from cnnjax.data import batches, load, tf_pipeline
 from cnnjax.data.augment import Preprocessing
 from cnnjax.errors import InputError
+from cnnjax.runtime import processes
 
 BEGIN = """
 import json, os, signal, sys
@@ -152,7 +153,7 @@ def test_the_parts_of_processes_make_up_each_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each picture of an epoch is in the part of exactly one process."""
-    split = datasets.load_embedded("digits").train
+    split = load.load_embedded("digits").train
     num_examples, batch_size = 48, 12
     split = type(split)(split.images[:num_examples], split.labels[:num_examples])
     how = Preprocessing(24, ("crop", "flip", "brightness", "contrast"), "per_image")
@@ -188,7 +189,7 @@ def test_the_parts_of_processes_make_up_each_batch(
         positions = np.ravel([[b["position"] for b in part] for part in parts])
         assert sorted(positions) == list(range(2 * num_examples))
 
-        chunk = device_pipeline.chunk(
+        chunk = batches.chunk(
             seed=1,
             num_examples=num_examples,
             batch_size=batch_size,

@@ -10,13 +10,14 @@ import numpy as np
 import optax
 import pytest
 
-from cnnjax import assembly, config, inference, parallel, replicas, spread, updates
-from cnnjax.clocks import Clocks
-from cnnjax.data import datasets, device_pipeline
+from cnnjax import assembly, config, network, parallel, replicas, updates
+from cnnjax.data import batches, load
 from cnnjax.data.augment import Preprocessing
-from cnnjax.data.datasets import Split
+from cnnjax.data.load import Split
 from cnnjax.errors import InputError
 from cnnjax.evaluation import Evaluator, summarise
+from cnnjax.metrics import of_seed
+from cnnjax.runtime.clocks import Clocks
 from cnnjax.state import init_state
 
 SEED, NUM_SEEDS, BATCH = 7, 4, 16
@@ -48,7 +49,7 @@ def recipe_of(name: str) -> updates.Recipe:
 
 
 def split_of(name: str) -> Split:
-    return datasets.load_embedded(SETS[name][0]).train
+    return load.load_embedded(SETS[name][0]).train
 
 
 def start(name: str, recipe: updates.Recipe, num_devices: int):
@@ -88,8 +89,8 @@ def one_by_one(name: str, recipe: updates.Recipe, num_steps: int):
     """Yields the states and metrics of each seed, trained by the plain step."""
     split, how = split_of(name), SETS[name][1]
     step = jax.jit(updates.train_step_of(recipe, axis_name=None))
-    make = jax.jit(functools.partial(device_pipeline.make_batch, preprocessing=how))
-    data = device_pipeline.whole(split)
+    make = jax.jit(functools.partial(batches.make_batch, preprocessing=how))
+    data = batches.whole(split)
     for seed in range(SEED, SEED + NUM_SEEDS):
         state = init_state(
             recipe.model,
@@ -100,7 +101,7 @@ def one_by_one(name: str, recipe: updates.Recipe, num_steps: int):
         )
         states, found = [state], []
         for i in range(num_steps):
-            chunk = device_pipeline.chunk(
+            chunk = batches.chunk(
                 seed=seed,
                 num_examples=len(split.labels),
                 batch_size=BATCH,
@@ -137,17 +138,17 @@ def test_each_replica_is_a_run_of_its_seed(name: str, num_devices: int) -> None:
     states, metrics = together(name, recipe, num_devices, pieces)
     for k, (alone, expected) in enumerate(one_by_one(name, recipe, num_steps=5)):
         jax.tree.map(
-            np.testing.assert_array_equal, inference.replica(states[0], k), alone[0]
+            np.testing.assert_array_equal, network.replica(states[0], k), alone[0]
         )
         # After one step Adam's first moment is a tenth of the gradient.
-        after_one = inference.replica(states[1], k)
+        after_one = network.replica(states[1], k)
         assert_close(after_one.opt_state, alone[1].opt_state, 1e-5)
         for metric in ("loss", "cross_entropy", "l2"):
             np.testing.assert_allclose(
                 metrics[metric][k], [m[metric] for m in expected], rtol=1e-5
             )
         assert metrics["accuracy"].shape == (NUM_SEEDS, 5)
-        after = inference.replica(states[2], k)
+        after = network.replica(states[2], k)
         assert (after.step, after.seed) == (5, SEED + k)
 
 
@@ -164,7 +165,7 @@ def test_replicas_agree_with_runs_in_float64() -> None:
             loss = [m["loss"] for m in expected]
             assert loss[0].dtype == np.float64
             np.testing.assert_allclose(metrics["loss"][k], loss, rtol=1e-9)
-            after = inference.replica(states[-1], k)
+            after = network.replica(states[-1], k)
             assert_close(after.params, alone[-1].params, 1e-9)
 
 
@@ -183,7 +184,7 @@ def test_the_bytes_do_not_depend_on_how_steps_are_cut_into_calls(trained_mlp) ->
 
 def test_every_replica_is_evaluated_exactly(trained_mlp) -> None:
     state, recipe = trained_mlp[0][-1], recipe_of("MLP")
-    test = datasets.load_embedded("digits").test
+    test = load.load_embedded("digits").test
     options = {"batch_size": BATCH, "top_k": 2, "clocks": Clocks()}
     mesh, one = parallel.make_mesh(4), parallel.make_mesh(1)
     evaluate = Evaluator(
@@ -203,13 +204,13 @@ def test_every_replica_is_evaluated_exactly(trained_mlp) -> None:
         split = Split(test.images[:n], test.labels[:n])
         found = summarise("test", evaluate(params, split))
         for k in range(NUM_SEEDS):
-            own = parallel.replicate(inference.replica(state, k).params, one)
+            own = parallel.replicate(network.replica(state, k).params, one)
             expected = summarise("test", evaluate_one(own, split))
-            of_seed = spread.of_seed(found, k)
-            assert of_seed["test/correct"] == expected["test/correct"]
-            assert of_seed["test/accuracy"] == expected["test/accuracy"]
-            assert of_seed["test/count"] == expected["test/count"] == n
-            assert of_seed["test/loss"] == pytest.approx(expected["test/loss"], 1e-5)
+            mine = of_seed(found, k)
+            assert mine["test/correct"] == expected["test/correct"]
+            assert mine["test/accuracy"] == expected["test/accuracy"]
+            assert mine["test/count"] == expected["test/count"] == n
+            assert mine["test/loss"] == pytest.approx(expected["test/loss"], 1e-5)
 
 
 def test_accuracy_of_a_log_line_is_without_dropout(trained_mlp) -> None:
@@ -217,7 +218,7 @@ def test_accuracy_of_a_log_line_is_without_dropout(trained_mlp) -> None:
     states, metrics = trained_mlp
     recipe, split = recipe_of("MLP"), split_of("MLP")
     for k in range(NUM_SEEDS):
-        chunk = device_pipeline.chunk(
+        chunk = batches.chunk(
             seed=SEED + k,
             num_examples=len(split.labels),
             batch_size=BATCH,
@@ -226,7 +227,7 @@ def test_accuracy_of_a_log_line_is_without_dropout(trained_mlp) -> None:
             capacity=1,
         )
         index = chunk["index"][:, 0]
-        params = inference.replica(states[1], k).params
+        params = network.replica(states[1], k).params
         logits = recipe.model.apply({"params": params}, split.images[index] / 255)
         right = np.mean(np.argmax(logits, axis=-1) == split.labels[index])
         assert metrics["accuracy"][k, 4] == pytest.approx(right)
@@ -251,14 +252,14 @@ def test_a_replica_that_there_is_not() -> None:
     state, mesh = start("MLP", recipe, 2)
     for k in (-1, NUM_SEEDS):
         with pytest.raises(InputError, match=f"got replica {k}, need 0 to 3: .* of 4"):
-            inference.replica(state, k)
+            network.replica(state, k)
     single = replicas.start_state(
         recipe, seed=SEED + 1, num_seeds=1, image_shape=(28, 28, 1), mesh=mesh
     )
     jax.tree.map(
         np.testing.assert_array_equal,
-        inference.replica(single, 0),
-        inference.replica(state, 1),
+        network.replica(single, 0),
+        network.replica(state, 1),
     )
     with pytest.raises(InputError, match="got replica 1, need 0 to 0"):
-        inference.replica(single, 1)
+        network.replica(single, 1)

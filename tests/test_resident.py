@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from cnnjax import losses, optimizers, parallel, resident
-from cnnjax.cadence import Cadence, calls
-from cnnjax.clocks import Clocks
-from cnnjax.data import augment, datasets, device_pipeline, sampling, tf_pipeline
+from cnnjax.data import augment, batches, load, sampling, tf_pipeline
 from cnnjax.data.augment import Preprocessing
-from cnnjax.data.datasets import Split
+from cnnjax.data.load import Split
 from cnnjax.models import MODELS, cifar
+from cnnjax.runtime.clocks import Clocks
 from cnnjax.state import init_state
+from cnnjax.training import Cadence, calls
 from cnnjax.updates import Recipe, StreamedUpdate
 
 BATCH = 16
@@ -24,7 +24,7 @@ UNIT = Preprocessing(0, (), "unit")
 
 @pytest.fixture(scope="module")
 def shapes() -> Split:
-    return datasets.load_embedded("shapes").train
+    return load.load_embedded("shapes").train
 
 
 @pytest.mark.parametrize("how", [CHAPTER, EVERYTHING], ids=["chapter", "everything"])
@@ -33,7 +33,7 @@ def test_batches_are_those_of_tf_data(shapes: Split, how: Preprocessing) -> None
         shapes, how, seed=5, batch_size=BATCH, first_step=620, num_steps=630, workers=2
     )
     # Step 625 begins the second epoch.
-    chunk = device_pipeline.chunk(
+    chunk = batches.chunk(
         seed=5,
         num_examples=len(shapes.labels),
         batch_size=BATCH,
@@ -43,13 +43,11 @@ def test_batches_are_those_of_tf_data(shapes: Split, how: Preprocessing) -> None
     )
     assert chunk["index"].shape == chunk["position"].shape == (BATCH, 12)
     assert not chunk["position"][:, 10:].any()
-    make_batch = jax.jit(
-        functools.partial(device_pipeline.make_batch, preprocessing=how)
-    )
+    make_batch = jax.jit(functools.partial(batches.make_batch, preprocessing=how))
     for step, expected in enumerate(streamed):
         index, position = chunk["index"][:, step], chunk["position"][:, step]
         seed = np.uint32(5)
-        found = make_batch(seed, device_pipeline.whole(shapes), index, position)
+        found = make_batch(seed, batches.whole(shapes), index, position)
         assert found.keys() == expected.keys()
         for name, values in expected.items():
             assert found[name].dtype == values.dtype
@@ -113,7 +111,7 @@ def test_updates_are_those_of_streamed_batches(
     shapes: Split, name: str, num_devices: int, mode: str
 ) -> None:
     cifar_like = name == "CifarCNN"
-    split = shapes if cifar_like else datasets.load_embedded("digits").train
+    split = shapes if cifar_like else load.load_embedded("digits").train
     how, recipe = (CHAPTER if cifar_like else UNIT), recipe_of(name)
     pieces = [range(i, i + 1) for i in range(5)]
     _, found = trained(recipe, split, how, pieces, num_devices, mode)
@@ -140,7 +138,7 @@ def test_the_bytes_do_not_depend_on_how_steps_are_cut_into_calls(shapes: Split) 
 
 def test_every_picture_of_an_epoch_is_used_once() -> None:
     make = functools.partial(
-        device_pipeline.chunk, seed=1, num_examples=40, batch_size=8, capacity=5
+        batches.chunk, seed=1, num_examples=40, batch_size=8, capacity=5
     )
     epochs = [make(first_step=step, num_steps=5)["index"] for step in (0, 5)]
     for index in epochs:

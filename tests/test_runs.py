@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from cnnjax import experiment, folders, inference, runs
-from cnnjax.config import default_config
+from cnnjax import launch, network
+from cnnjax.config import FIELDS, MODEL_FIELDS, default_config
 from cnnjax.errors import InputError
-from cnnjax.fields import FIELDS, MODEL_FIELDS
+from cnnjax.workdir import files
 
 CONFIG = default_config("CifarCNN").to_dict()
 # Written out and not taken from runs.MAY_CHANGE: these are DESIGN's words.
@@ -43,7 +43,7 @@ def changed(name: str, value: Any) -> dict[str, Any]:
 
 
 def enter(workdir: Path, config: Any = CONFIG, *, steps_may_change: bool = True):
-    with runs.open_run(workdir, config, steps_may_change=steps_may_change):
+    with files.open_run(workdir, config, steps_may_change=steps_may_change):
         pass
 
 
@@ -79,7 +79,7 @@ def test_one_workdir_has_one_owner(tmp_path: Path) -> None:
         enter(tmp_path)
     # The remains of a longer name of the last owner must not be read.
     with (
-        runs.open_run(tmp_path, CONFIG, steps_may_change=True),
+        files.open_run(tmp_path, CONFIG, steps_may_change=True),
         pytest.raises(InputError, match="in use by process"),
     ):
         enter(tmp_path)
@@ -89,7 +89,7 @@ def test_one_workdir_has_one_owner(tmp_path: Path) -> None:
 def test_the_lock_is_freed_by_an_error(tmp_path: Path) -> None:
     with (
         pytest.raises(KeyboardInterrupt),
-        runs.open_run(tmp_path, CONFIG, steps_may_change=True),
+        files.open_run(tmp_path, CONFIG, steps_may_change=True),
     ):
         raise KeyboardInterrupt
     enter(tmp_path)
@@ -97,8 +97,8 @@ def test_the_lock_is_freed_by_an_error(tmp_path: Path) -> None:
 
 def test_the_configuration_is_stored_as_data(tmp_path: Path) -> None:
     enter(tmp_path / "a" / "new" / "folder")
-    stored = inference.stored_config(tmp_path / "a" / "new" / "folder")
-    assert runs.flatten(stored) == runs.flatten(CONFIG)
+    stored = network.stored_config(tmp_path / "a" / "new" / "folder")
+    assert files.flatten(stored) == files.flatten(CONFIG)
     assert stored["data"]["distortions"] == list(CONFIG["data"]["distortions"])
 
 
@@ -107,18 +107,18 @@ def test_what_may_change_on_resume(
     tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     enter(tmp_path)
-    before = (tmp_path / runs.CONFIG).read_bytes()
+    before = (tmp_path / files.CONFIG).read_bytes()
     asked = changed(name, "other")
     if name in ALLOWED or name.startswith("parallel."):
         enter(tmp_path, asked)
-        assert inference.stored_config(tmp_path) == asked
+        assert network.stored_config(tmp_path) == asked
         out = capsys.readouterr().out
         assert ("differ in their bytes" in out) == name.startswith("parallel.")
     else:
         shown = rf"holds another run, which differs in {name} .* -> 'other';"
         with pytest.raises(InputError, match=shown):
             enter(tmp_path, asked)
-        assert (tmp_path / runs.CONFIG).read_bytes() == before
+        assert (tmp_path / files.CONFIG).read_bytes() == before
 
 
 def test_steps_may_not_change_where_the_schedule_follows_them(tmp_path: Path) -> None:
@@ -152,10 +152,10 @@ def test_other_peoples_files_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_run_killed_as_it_began_can_begin_again(tmp_path: Path) -> None:
-    (tmp_path / folders.LOCK).write_text("process 1 on elsewhere")
+    (tmp_path / files.LOCK).write_text("process 1 on elsewhere")
     (tmp_path / "config.json.tmp").write_text('{"se')
     enter(tmp_path)
-    assert inference.stored_config(tmp_path)["seed"] == 0
+    assert network.stored_config(tmp_path)["seed"] == 0
 
 
 @pytest.mark.parametrize("where", ["file", "file/below"])
@@ -171,7 +171,7 @@ def test_a_file_is_written_whole_or_not_at_all(
 ) -> None:
     """A full disk in the middle of writing leaves what was there."""
     enter(tmp_path)
-    before = (tmp_path / runs.CONFIG).read_bytes()
+    before = (tmp_path / files.CONFIG).read_bytes()
     written = Path.write_text
 
     def half(path: Path, text: str) -> int:
@@ -182,7 +182,7 @@ def test_a_file_is_written_whole_or_not_at_all(
     with pytest.raises(OSError, match="No space"):
         enter(tmp_path, changed("train.steps", 4000))
     monkeypatch.undo()
-    assert (tmp_path / runs.CONFIG).read_bytes() == before
+    assert (tmp_path / files.CONFIG).read_bytes() == before
     enter(tmp_path)
 
 
@@ -201,45 +201,45 @@ def test_a_damaged_file_of_a_run(
     tmp_path: Path, content: bytes | None, match: str
 ) -> None:
     if content is not None:
-        (tmp_path / runs.CONFIG).write_bytes(content)
+        (tmp_path / files.CONFIG).write_bytes(content)
         with pytest.raises(InputError, match=match):
             enter(tmp_path)
     with pytest.raises(InputError, match=f"{match}.*is this a run's --workdir"):
-        inference.stored_config(tmp_path)
+        network.stored_config(tmp_path)
 
 
 DATA = {"name": "digits", "version": "1", "fingerprint": "abc", "classes": ["0", "1"]}
 
 
 def test_the_data_must_be_the_same(tmp_path: Path) -> None:
-    runs.check_same_data(tmp_path, "abc", "digits")
-    runs.write_json(tmp_path / runs.MANIFEST, {"data": DATA})
-    assert runs.trained_on(tmp_path) == DATA
-    runs.check_same_data(tmp_path, "abc", "digits")
+    files.check_same_data(tmp_path, "abc", "digits")
+    files.write_json(tmp_path / files.MANIFEST, {"data": DATA})
+    assert files.trained_on(tmp_path) == DATA
+    files.check_same_data(tmp_path, "abc", "digits")
     with pytest.raises(InputError, match=r"run on digits, .* found as other; give it"):
-        runs.check_same_data(tmp_path, "abd", "other")
+        files.check_same_data(tmp_path, "abd", "other")
 
 
 def test_the_classes_must_be_the_same(tmp_path: Path) -> None:
-    runs.write_json(tmp_path / runs.MANIFEST, {"data": DATA})
-    inference.check_same_classes(tmp_path, ("0", "1"), "digits")
+    files.write_json(tmp_path / files.MANIFEST, {"data": DATA})
+    network.check_same_classes(tmp_path, ("0", "1"), "digits")
     for classes in (("1", "0"), ("0",), ("0", "1", "2")):
         with pytest.raises(InputError, match=r"need those of digits, .*: 0, 1; name"):
-            inference.check_same_classes(tmp_path, classes, "other")
+            network.check_same_classes(tmp_path, classes, "other")
 
 
 @pytest.mark.parametrize("manifest", [{}, {"data": []}, {"data": {"name": "digits"}}])
 def test_a_manifest_that_says_too_little(tmp_path: Path, manifest: Any) -> None:
-    runs.write_json(tmp_path / runs.MANIFEST, manifest)
+    files.write_json(tmp_path / files.MANIFEST, manifest)
     with pytest.raises(InputError, match="lacks classes, fingerprint, name, version"):
-        runs.check_same_data(tmp_path, "abc", "digits")
+        files.check_same_data(tmp_path, "abc", "digits")
     with pytest.raises(InputError, match="lacks classes, fingerprint, name, version"):
-        inference.check_same_classes(tmp_path, ("0",), "digits")
+        network.check_same_classes(tmp_path, ("0",), "digits")
 
 
 def test_metrics_are_cut_back_to_where_the_run_stands(tmp_path: Path) -> None:
-    path = tmp_path / runs.METRICS
-    runs.drop_metrics_after(path, 20)
+    path = tmp_path / files.METRICS
+    files.drop_metrics_after(path, 20)
     assert not path.exists()
     kept = [
         '{"step": 0, "train/loss": 4.6}',
@@ -260,27 +260,27 @@ def test_metrics_are_cut_back_to_where_the_run_stands(tmp_path: Path) -> None:
     ]
     path.write_text("\n".join(kept[:4] + dropped[:2] + kept[4:] + dropped[2:]))
     for _ in range(2):
-        runs.drop_metrics_after(path, 20)
+        files.drop_metrics_after(path, 20)
         assert path.read_text() == "\n".join(kept) + "\n"
     path.write_bytes(b"\xff\xfe\n" + path.read_bytes())
-    runs.drop_metrics_after(path, 20)
+    files.drop_metrics_after(path, 20)
     assert path.read_text().splitlines() == kept
 
 
 def test_a_run_is_finished_at_its_own_configuration_only(tmp_path: Path) -> None:
-    flat = runs.flatten(CONFIG)
+    flat = files.flatten(CONFIG)
     final = {"steps": 3000, "test/accuracy": 0.7}
-    assert runs.finished(tmp_path / "none", flat) is None
+    assert files.finished(tmp_path / "none", flat) is None
     enter(tmp_path)
-    assert runs.finished(tmp_path, flat) is None
-    runs.write_json(tmp_path / runs.FINAL_METRICS, final)
-    assert runs.finished(tmp_path, flat) == final
-    assert runs.finished(tmp_path, flat | {"train.log_every": 1}) is None
+    assert files.finished(tmp_path, flat) is None
+    files.write_json(tmp_path / files.FINAL_METRICS, final)
+    assert files.finished(tmp_path, flat) == final
+    assert files.finished(tmp_path, flat | {"train.log_every": 1}) is None
     enter(tmp_path, changed("train.steps", 4000))
-    longer = runs.flatten(changed("train.steps", 4000))
-    assert runs.finished(tmp_path, longer) is None
-    runs.write_json(tmp_path / runs.FINAL_METRICS, {"test/accuracy": 0.7})
-    assert runs.finished(tmp_path, flat) is None
+    longer = files.flatten(changed("train.steps", 4000))
+    assert files.finished(tmp_path, longer) is None
+    files.write_json(tmp_path / files.FINAL_METRICS, {"test/accuracy": 0.7})
+    assert files.finished(tmp_path, flat) is None
 
 
 def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(
@@ -288,7 +288,7 @@ def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(
 ):
     monkeypatch.chdir(tmp_path)
     for _ in range(5):
-        experiment.default_workdir("base").mkdir(parents=True)
+        launch.default_workdir("base").mkdir(parents=True)
     names = [path.name for path in Path("runs").iterdir()]
     assert len(names) == 5
     assert any(name.endswith("-2") for name in names)

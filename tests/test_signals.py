@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from cnnjax.signals import STOPPING, StopRequestedError, stop_requests
+from cnnjax.runtime.signals import STOPPING, StopRequestedError, stop_requests
 
 
 def handlers() -> list[object]:
@@ -47,7 +47,7 @@ def test_the_handlers_are_put_back_after_an_error() -> None:
 def test_the_second_signal_kills(first: signal.Signals, second: signal.Signals) -> None:
     program = """
 import time
-from cnnjax.signals import stop_requests
+from cnnjax.runtime.signals import stop_requests
 with stop_requests():
     print("ready", flush=True)
     for _ in range(600):
@@ -69,7 +69,7 @@ def test_a_signal_in_the_middle_of_printing() -> None:
     """The message must not go through the buffer that is being written to."""
     program = """
 import os, sys, threading, time
-from cnnjax.signals import stop_requests
+from cnnjax.runtime.signals import stop_requests
 
 def interrupt():
     time.sleep(0.5)
@@ -99,7 +99,7 @@ def test_while_python_is_kept_waiting() -> None:
     """As in a compilation: no handler of Python's is called before it is over."""
     program = """
 import hashlib, threading
-from cnnjax.signals import stop_requests
+from cnnjax.runtime.signals import stop_requests
 with stop_requests():
     # Once the call below is on: a signal before it would be Python's to handle.
     threading.Timer(0.5, print, ["ready"], {"flush": True}).start()

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from cnnjax import losses, optimizers, parallel, prng
-from cnnjax.data import augment, datasets, sampling
+from cnnjax.data import augment, load, sampling
 from cnnjax.data.augment import Preprocessing
-from cnnjax.data.datasets import Split
+from cnnjax.data.load import Split
 from cnnjax.models import MODELS, cifar
 from cnnjax.state import TrainState, init_state
 from cnnjax.step import make_train_step
@@ -27,7 +27,7 @@ RECIPES = {"CifarCNN": ("shapes", CHAPTER, 1e-3), "SimpleCNN": ("digits", UNIT, 
 
 @functools.cache
 def pictures(name: str) -> Split:
-    return datasets.load_embedded(RECIPES[name][0]).train
+    return load.load_embedded(RECIPES[name][0]).train
 
 
 def batch_of(step: int, name: str = "CifarCNN") -> dict[str, np.ndarray]:

@@ -2,14 +2,14 @@
 
 import dataclasses
 import hashlib
+import math
 import os
 from pathlib import Path
 
 import numpy as np
 
-from cnnjax.data import datasets
-from cnnjax.data.arrays import Dataset, Split
-from cnnjax.data.grid import grid
+from cnnjax.data.dataset import Dataset, Split
+from cnnjax.data.load import load_dataset
 from cnnjax.errors import InputError
 
 EMBEDDED = ("shapes", "digits")
@@ -95,7 +95,7 @@ def load(name: str, directory: str) -> Dataset:
     source = "embedded" if name in EMBEDDED else "tfds"
     if not name:
         source = "npz" if directory.endswith(".npz") else "folder"
-    return datasets.load(
+    return load_dataset(
         source=source,
         name=name,
         directory=directory,
@@ -176,3 +176,42 @@ def class_grid(dataset: Dataset) -> np.ndarray:
         these = np.flatnonzero(dataset.train.labels == label)[:PICTURES_A_CLASS]
         row[: len(these)] = dataset.train.images[these]
     return grid(rows.reshape(-1, height, width, channels), PICTURES_A_CLASS)
+
+
+GAP = 1
+
+
+def grid(images: np.ndarray, columns: int) -> np.ndarray:
+    """Returns pictures side by side, row by row, with black lines between them.
+
+    Args:
+        images: uint8 [n, height, width, channels].
+        columns: pictures a row, at least 1; the last row is filled up with black.
+
+    Returns:
+        uint8 [rows * (height + 1) - 1, columns * (width + 1) - 1, channels].
+    """
+    count, height, width, channels = images.shape
+    rows = math.ceil(count / columns)
+    tiles = np.zeros((rows * columns, height + GAP, width + GAP, channels), np.uint8)
+    tiles[:count, :height, :width] = images
+    tiles = tiles.reshape(rows, columns, height + GAP, width + GAP, channels)
+    whole = tiles.swapaxes(1, 2).reshape(
+        rows * (height + GAP), columns * (width + GAP), channels
+    )
+    return whole[:-GAP, :-GAP]
+
+
+def stretch(values: np.ndarray) -> np.ndarray:
+    """Returns each picture with its least value black and its greatest white.
+
+    Args:
+        values: float [n, height, width, channels]; one of a single value is black.
+
+    Returns:
+        uint8 [n, height, width, channels].
+    """
+    low = values.min(axis=(1, 2, 3), keepdims=True)
+    span = values.max(axis=(1, 2, 3), keepdims=True) - low
+    scaled = (values - low) / np.where(span > 0, span, 1)
+    return np.rint(255 * scaled).astype(np.uint8)

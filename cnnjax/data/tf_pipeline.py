@@ -10,7 +10,7 @@ import numpy as np
 from cnnjax import prng
 from cnnjax.data import augment, sampling
 from cnnjax.data.augment import Preprocessing
-from cnnjax.data.datasets import Split
+from cnnjax.data.load import Split
 from cnnjax.data.tensorflow_import import import_tensorflow
 
 tf = import_tensorflow()

@@ -1,17 +1,29 @@
 """What a run prints as it begins and as it ends."""
 
-from collections.abc import Mapping, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
-from cnnjax import spread
-from cnnjax.data.arrays import Dataset
+from cnnjax.data.dataset import Dataset
+from cnnjax.metrics import of_seed
 from cnnjax.models import summary
-from cnnjax.reporting import writer
+from cnnjax.reporting import metrics_log
 
 # What final_metrics.json holds accuracies of, where they exist, in this order. Of the
 # validation split where a search has not opened the test set.
@@ -96,7 +108,61 @@ def print_precisions(
     for prefix in TESTED:
         if f"{prefix}/accuracy" in values:
             for k, seed in enumerate(seeds):
-                own = spread.of_seed(values, k)
-                line = writer.precision_line(own, prefix, dataset, top_k)
+                own = of_seed(values, k)
+                line = metrics_log.precision_line(own, prefix, dataset, top_k)
                 print(f"seed {seed}: {line}")
-            print(writer.precision_line(values, prefix, dataset, top_k))
+            print(metrics_log.precision_line(values, prefix, dataset, top_k))
+
+
+# Drawing takes about a millisecond; there is no thread that does it in between.
+SECONDS_BETWEEN = 0.5
+
+
+@contextmanager
+def bar(first: int, steps: int) -> Iterator[Callable[[int], None]]:
+    """Draws a bar of the steps done on the last line of a terminal.
+
+    What is printed in the block stands above it. Where standard output is no terminal,
+    or one that cannot move its cursor, nothing is drawn and nothing changes. The cursor
+    stays visible, so that a run that is killed leaves the terminal as it was.
+
+    Args:
+        first: steps that are done already; the time left is not reckoned from them.
+        steps: of the whole run.
+
+    Yields:
+        a function that takes the number of steps done.
+    """
+    console = Console()
+    if not sys.stdout.isatty() or console.is_dumb_terminal:
+        yield lambda done: None
+        return
+    columns = (
+        TextColumn("step"),
+        MofNCompleteColumn(),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns,
+        console=console,
+        auto_refresh=False,
+        # Or what goes to a file would end up here.
+        redirect_stderr=sys.stderr.isatty(),
+    ) as progress:
+        console.show_cursor(True)
+        task = progress.add_task("", total=steps, completed=first)
+        progress.refresh()
+        drawn = time.monotonic()
+
+        def advance(done: int) -> None:
+            nonlocal drawn
+            now = time.monotonic()
+            if done < steps and now - drawn < SECONDS_BETWEEN:
+                return
+            drawn = now
+            progress.update(task, completed=done, refresh=True)
+
+        yield advance

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from cnnjax.reporting import image_plots, plots
+from cnnjax.reporting import plots
 from cnnjax.reporting.report import Picture, Row, Section, Table
 
 
@@ -136,7 +136,7 @@ def mistakes(
         [
             Picture(
                 "mistakes",
-                image_plots.pictures(list(images), captions, columns=5, title=title),
+                plots.pictures(list(images), captions, columns=5, title=title),
                 f"{title}; the table below names their classes",
             )
         ],
@@ -168,19 +168,17 @@ def insides(
     height, width, _, out = kernel.shape
     title = f"{out} filters of the first layer, {height}x{width}"
     pictures = [
-        Picture("filters", image_plots.filters(kernel, title=title), title),
+        Picture("filters", plots.filters(kernel, title=title), title),
         Picture(
             "picture",
-            image_plots.pictures(
-                [image], [""], columns=1, title="the picture, test set"
-            ),
+            plots.pictures([image], [""], columns=1, title="the picture, test set"),
             "the picture that the maps below are of",
         ),
     ]
     for name, values in maps.items():
         height, width, channels = values.shape
         title = f"{name}: {channels} maps of {height}x{width}"
-        png = image_plots.maps(values, title=title)
+        png = plots.maps(values, title=title)
         pictures.append(Picture(f"maps_{name}", png, title))
     return Section(
         "Inside the network",
@@ -212,7 +210,7 @@ def distortions(
         [
             Picture(
                 "distortions",
-                image_plots.pictures(shown, captions, columns=4, title=title),
+                plots.pictures(shown, captions, columns=4, title=title),
                 title,
             )
         ],

@@ -18,10 +18,10 @@ import numpy as np
 
 from cnnjax import prng
 from cnnjax.data import augment, sampling
-from cnnjax.data.arrays import Split
 from cnnjax.data.augment import Preprocessing
-from cnnjax.data.grid import grid, stretch
-from cnnjax.models.activations import activations
+from cnnjax.data.dataset import Split
+from cnnjax.data.inspection import grid, stretch
+from cnnjax.models.summary import activations
 
 FOLDER = "tensorboard"
 HINT = "TensorBoard: off, pip install 'tensorboardX>=2.6.3,<3' and it is on"

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cnnjax import spread
+from cnnjax.metrics import SPREAD_SUFFIXES
 from cnnjax.reporting import plots
 from cnnjax.reporting.curves import Curve, curve, mean_and_deviation, over_seeds
 from cnnjax.reporting.report import Picture, Section, Table
@@ -194,7 +194,7 @@ def _groups(runs: Sequence[RunFiles]) -> dict[str, list[RunFiles]]:
 def _result_names(runs: Sequence[RunFiles]) -> list[str]:
     """Returns the figures of the runs; those that stand beside others are left out."""
     names = dict.fromkeys(name for run in runs for name in run.final)
-    return [name for name in names if not name.endswith(spread.SUFFIXES)]
+    return [name for name in names if not name.endswith(SPREAD_SUFFIXES)]
 
 
 def _figure_of(final: Mapping[str, Any], name: str) -> str | float | int:

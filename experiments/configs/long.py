@@ -14,7 +14,7 @@ from cnnjax.config import default_config
 
 
 def get_config() -> ConfigDict:
-    """Returns the configuration; what is not set here is as in cnnjax/fields.py."""
+    """Returns the configuration; what is not set here is as in cnnjax/config.py."""
     config = default_config("CifarCNN")
     config.seed = 0
 

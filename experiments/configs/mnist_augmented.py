@@ -12,7 +12,7 @@ from cnnjax.config import default_config
 
 
 def get_config() -> ConfigDict:
-    """Returns the configuration; what is not set here is as in cnnjax/fields.py."""
+    """Returns the configuration; what is not set here is as in cnnjax/config.py."""
     config = default_config("SimpleCNN")
     config.seed = 0
     config.data.name = ""  # MNIST, or scikit-learn's digits

@@ -9,11 +9,11 @@ import optax
 import pytest
 
 from cnnjax import losses, optimizers
-from cnnjax.benchmarking import keras_peer, ours, peer, plain_flax, torch_peer
 from cnnjax.errors import InputError, RunError
 from cnnjax.models import MODELS, cifar
 from cnnjax.state import init_state
 from cnnjax.step import make_train_step
+from speed import keras_peer, ours, peer, plain_flax, torch_peer
 
 SHAPES = {"CifarCNN": (24, 24, 3), "SimpleCNN": (28, 28, 1)}
 HAS_TORCH = importlib.util.find_spec("torch") is not None

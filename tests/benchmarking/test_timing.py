@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cnnjax.benchmarking import timing
-from cnnjax.benchmarking.timing import Case, Times, alternate, compare, row
+from speed import timing
+from speed.timing import Case, Times, alternate, compare, row
 
 
 @pytest.fixture

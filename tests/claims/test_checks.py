@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from cnnjax.claims import checks
-from cnnjax.claims.checks import Check, contrast
+from chapter import checks
+from chapter.checks import Check, contrast
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 from ml_collections import ConfigDict
 
-from cnnjax import runs
-from cnnjax.claims import lab, look
-from cnnjax.claims.budgets import BUDGETS
-from cnnjax.claims.ledger import Ledger
+from chapter import lab, look
+from chapter.budgets import BUDGETS
+from chapter.ledger import Ledger
 from cnnjax.config import default_config
 from cnnjax.errors import InputError, RunError
+from cnnjax.workdir import files
 
 FIGURES = {"dataset": "cifar10_jpeg", "test/accuracy": [0.7, 0.71]}
 AGAIN = {"dataset": "cifar10_jpeg", "test/accuracy": [0.7, 0.72]}
@@ -23,12 +23,12 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     folders = []
 
     def train(config: ConfigDict, folder: Path, **_: object) -> None:
-        if (folder / runs.FINAL_METRICS).exists():
+        if (folder / files.FINAL_METRICS).exists():
             return
         folders.append(folder)
-        saved = folder / runs.CHECKPOINTS / str(config.train.steps)
+        saved = folder / files.CHECKPOINTS / str(config.train.steps)
         saved.mkdir(parents=True, exist_ok=True)
-        (folder / runs.FINAL_METRICS).touch()
+        (folder / files.FINAL_METRICS).touch()
 
     monkeypatch.setattr(lab.experiment, "train", train)
     monkeypatch.setattr(lab, "figures", lambda folder: FIGURES)
@@ -66,7 +66,7 @@ def test_weights_that_are_gone_are_trained_again(
     run = bench.train("base", steps=20, weights=True)
     bench.train("base", steps=20, weights=True)
     assert len(trained) == 1
-    (run.folder / runs.CHECKPOINTS / "20").rmdir()
+    (run.folder / files.CHECKPOINTS / "20").rmdir()
     bench.train("base", steps=20)  # its figures are enough
     assert len(trained) == 1
     bench.train("base", steps=20, weights=True)
@@ -77,10 +77,10 @@ def test_killed_before_its_figures_a_run_goes_on(
     bench: lab.Lab, trained: list[Path]
 ) -> None:
     run = bench.train("base", steps=20, weights=True)
-    (run.folder / runs.FINAL_METRICS).unlink()
+    (run.folder / files.FINAL_METRICS).unlink()
     again = bench.train("base", steps=20, weights=True)
     assert trained == [run.folder] * 2
-    assert (again.folder / runs.FINAL_METRICS).exists()
+    assert (again.folder / files.FINAL_METRICS).exists()
 
 
 def test_weights_of_an_earlier_step_are_refused(
@@ -121,7 +121,7 @@ def test_weights_come_with_figures_of_their_own(
     bench: lab.Lab, trained: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = bench.train("base", steps=20)
-    (first.folder / runs.CHECKPOINTS / "20").rmdir()
+    (first.folder / files.CHECKPOINTS / "20").rmdir()
     # Another machine rounds otherwise.
     monkeypatch.setattr(lab, "figures", lambda folder: AGAIN)
     assert bench.train("base", steps=20, weights=True).figures == AGAIN

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cnnjax.claims import checks, output
-from cnnjax.claims.checks import Check, contrast
+from chapter import checks, output
+from chapter.checks import Check, contrast
 
 CHECKS = [
     (Check("accuracy", 0.72, 0.74, "%", 3000, "cifar10"), [0.69, 0.70, 0.71]),

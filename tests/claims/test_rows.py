@@ -6,15 +6,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from cnnjax.claims import cifar_rows, measure
-from cnnjax.claims.checks import HOLDS, TOO_SHORT, UNLEARNED
-from cnnjax.claims.counted_rows import num_outputs, num_weights
-from cnnjax.claims.data_rows import hog_accuracies
-from cnnjax.claims.mnist_rows import moved
-from cnnjax.claims.penalty_rows import sparsity
-from cnnjax.claims.row import measured
-from cnnjax.claims.table import ROWS
-from cnnjax.data.arrays import Dataset, Split, make_dataset
+from chapter import cifar_rows, measure
+from chapter.checks import HOLDS, TOO_SHORT, UNLEARNED
+from chapter.counted_rows import num_outputs, num_weights
+from chapter.data_rows import hog_accuracies
+from chapter.mnist_rows import moved
+from chapter.penalty_rows import sparsity
+from chapter.row import measured
+from chapter.table import ROWS
+from cnnjax.data.dataset import Dataset, Split, make_dataset
 from cnnjax.errors import MissingPackageError
 
 NAMES = {
@@ -40,7 +40,7 @@ def test_a_row_says_before_what_it_takes(row) -> None:
 class NoTraining:
     """A lab for rows that are counted."""
 
-    from cnnjax.claims.budgets import BUDGETS
+    from chapter.budgets import BUDGETS
 
     budget = BUDGETS["standard"]
 

@@ -2,19 +2,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax.data import affine
+from cnnjax.data import augment
 
 
 def matrix(rows=0.0, columns=0.0, degrees=0.0, zoom=1.0, size=(28, 28)) -> jax.Array:
     rows, columns, angle, zoom = (
         jnp.array([value]) for value in (rows, columns, np.deg2rad(degrees), zoom)
     )
-    return affine.matrix(rows, columns, angle, zoom, size)
+    return augment.matrix(rows, columns, angle, zoom, size)
 
 
 def moved(image: np.ndarray, **how) -> np.ndarray:
     images = jnp.asarray(image[None, :, :, None], jnp.float32)
-    return np.asarray(affine.resample(images, matrix(size=image.shape, **how)))[
+    return np.asarray(augment.resample(images, matrix(size=image.shape, **how)))[
         0, ..., 0
     ]
 
@@ -46,7 +46,7 @@ def test_resampling_is_scipy_s() -> None:
         image, np.asarray(moves[0, :, :2]), np.asarray(moves[0, :, 2]), order=1
     )
     images = jnp.asarray(image[None, :, :, None])
-    found = np.asarray(affine.resample(images, moves))[0, ..., 0]
+    found = np.asarray(augment.resample(images, moves))[0, ..., 0]
     # SciPy cuts to zero at the border, where this fades out over one pixel.
     np.testing.assert_allclose(found[4:-4, 4:-4], expected[4:-4, 4:-4], atol=1e-4)
 

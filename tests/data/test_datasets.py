@@ -5,7 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from cnnjax.data import arrays, datasets
+from cnnjax.data import dataset
+from cnnjax.data import load as datasets
 from cnnjax.errors import InputError
 
 ARGUMENTS = {
@@ -21,24 +22,24 @@ ARGUMENTS = {
 
 
 def load(**changed):
-    return datasets.load(**(ARGUMENTS | changed))
+    return datasets.load_dataset(**(ARGUMENTS | changed))
 
 
 def split(count=6, shape=(4, 5, 3), classes=3):
     images = np.arange(count * np.prod(shape)) % 251
-    return arrays.Split(
+    return dataset.Split(
         images.reshape(count, *shape).astype(np.uint8),
         (np.arange(count) % classes).astype(np.int32),
     )
 
 
 def make(train=None, test=None, names=("a", "b", "c")):
-    return arrays.make_dataset("set", "", train or split(), test or split(3), names)
+    return dataset.make_dataset("set", "", train or split(), test or split(3), names)
 
 
 def test_importing_it_imports_no_tensorflow_and_no_source():
     program = (
-        "import sys; import cnnjax.data.datasets; "
+        "import sys; import cnnjax.data.load; "
         "print([m for m in sys.modules if m.split('.')[0] in "
         "('tensorflow', 'tensorflow_datasets', 'sklearn', 'PIL')])"
     )
@@ -67,8 +68,8 @@ def test_fingerprint_sees_every_part():
     brighter[-1, -1, -1, -1] += 1
     variants = [
         make(),
-        make(train=arrays.Split(brighter, base.labels)),
-        make(train=arrays.Split(base.images, base.labels[::-1])),
+        make(train=dataset.Split(brighter, base.labels)),
+        make(train=dataset.Split(base.images, base.labels[::-1])),
         make(test=split(2)),
         make(names=("a", "b", "d")),
         make(split(shape=(5, 4, 3)), split(3, shape=(5, 4, 3))),
@@ -79,9 +80,9 @@ def test_fingerprint_sees_every_part():
 
 def test_dataset_brings_arrays_to_one_form():
     turned = split(shape=(5, 4, 3)).images.transpose(0, 2, 1, 3)
-    dataset = make(train=arrays.Split(turned, np.array([0, 1, 2, 0, 1, 2], np.uint64)))
-    assert dataset.train.images.flags.c_contiguous
-    np.testing.assert_array_equal(dataset.train.images, turned)
+    made = make(train=dataset.Split(turned, np.array([0, 1, 2, 0, 1, 2], np.uint64)))
+    assert made.train.images.flags.c_contiguous
+    np.testing.assert_array_equal(made.train.images, turned)
     assert dataset.train.labels.dtype == np.int32
     assert dataset.train.labels.tolist() == [0, 1, 2, 0, 1, 2]
     assert (dataset.num_classes, dataset.image_shape) == (3, (4, 5, 3))
@@ -108,37 +109,37 @@ IMAGES = split().images
 )
 def test_dataset_refuses_other_arrays(images, labels, message):
     with pytest.raises(InputError, match=message) as caught:
-        make(train=arrays.Split(images, np.asarray(labels)))
+        make(train=dataset.Split(images, np.asarray(labels)))
     assert "\n" not in str(caught.value)
 
 
 def test_hold_out_takes_the_last_training_examples():
     dataset = make()
-    smaller, held = datasets.hold_out(dataset, 2)
+    smaller, held = load.hold_out(dataset, 2)
     np.testing.assert_array_equal(smaller.train.images, IMAGES[:4])
     np.testing.assert_array_equal(held.images, IMAGES[4:])
     assert smaller.train.labels.tolist() + held.labels.tolist() == [0, 1, 2, 0, 1, 2]
     assert smaller.test is dataset.test
     assert smaller.fingerprint == make(train=smaller.train).fingerprint
-    untouched, nothing = datasets.hold_out(dataset, 0)
+    untouched, nothing = load.hold_out(dataset, 0)
     assert untouched is dataset
     assert nothing.images.shape == (0, 4, 5, 3)
 
 
 def test_take_first_is_as_if_there_were_no_others():
-    first = datasets.take_first(make(), 4)
+    first = load.take_first(make(), 4)
     np.testing.assert_array_equal(first.train.images, IMAGES[:4])
     assert first.fingerprint == make(train=first.train).fingerprint
-    assert datasets.take_first(make(), 6).fingerprint == make().fingerprint
+    assert load.take_first(make(), 6).fingerprint == make().fingerprint
     for count in (0, 7):
         with pytest.raises(InputError, match=r"need 1 to 6.*; or 0 for all"):
-            datasets.take_first(make(), count)
+            load.take_first(make(), count)
 
 
 @pytest.mark.parametrize("val_examples", [-1, 6, 7])
 def test_hold_out_leaves_something_to_train_on(val_examples):
     with pytest.raises(InputError, match=r"data\.val_examples.*set it to 0\.\.5"):
-        datasets.hold_out(make(), val_examples)
+        load.hold_out(make(), val_examples)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,9 @@ def test_the_embedded_set_stands_in_only_when_nothing_was_asked_for(
         {"directory": str(tmp_path)},
         {"on_missing": "error"},
     ):
-        with pytest.raises(arrays.MissingDatasetError, match="cifar10 is not prepared"):
+        with pytest.raises(
+            dataset.MissingDatasetError, match="cifar10 is not prepared"
+        ):
             load(**asked)
     assert list(tmp_path.iterdir()) == []
 

@@ -10,7 +10,9 @@ import pytest
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums
 
-from cnnjax.data import arrays, hosts, tensorflow_import, tfds_source
+from cnnjax.data import dataset, tensorflow_import
+from cnnjax.data.sources import download
+from cnnjax.data.sources import tfds as tfds_source
 from cnnjax.errors import InputError
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse"]
@@ -118,7 +120,7 @@ def test_another_archive_is_refused_by_its_checksum(tmp_path):
     message = f"{path.name} is not the file.*{actual}.*{REGISTERED}"
     with pytest.raises(InputError, match=message) as caught:
         load(tmp_path)
-    assert not isinstance(caught.value, arrays.MissingDatasetError)
+    assert not isinstance(caught.value, dataset.MissingDatasetError)
     assert [p.name for p in tmp_path.iterdir()] == ["downloads"]
 
 
@@ -180,7 +182,7 @@ def test_pickled_archive_is_refused_with_what_to_put_where(tmp_path, folder):
     ],
 )
 def test_missing_set_says_what_to_put_where(tmp_path, name, allowed, message):
-    with pytest.raises(arrays.MissingDatasetError, match=message) as caught:
+    with pytest.raises(dataset.MissingDatasetError, match=message) as caught:
         load(tmp_path / "new", name, allowed)
     assert str(tmp_path / "new") in str(caught.value)
     assert len(str(caught.value)) < 1000
@@ -193,7 +195,7 @@ def test_no_network_is_decided_at_once_and_said(tmp_path, monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(
-        arrays.MissingDatasetError, match=r"www\.cs\.toronto\.edu cannot be reached"
+        dataset.MissingDatasetError, match=r"www\.cs\.toronto\.edu cannot be reached"
     ):
         load(tmp_path / "new", download=True)
     assert list(tmp_path.iterdir()) == []
@@ -205,10 +207,10 @@ def test_a_download_that_fails_has_said_its_size_and_time(
     def fail(self, **_):
         raise OSError("Connection reset by peer\nmore")
 
-    monkeypatch.setattr(hosts, "reachable", lambda url: url == URL)
+    monkeypatch.setattr(download, "reachable", lambda url: url == URL)
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
     with pytest.raises(
-        arrays.MissingDatasetError, match=r"Connection reset by peer.*or put cifar-10"
+        dataset.MissingDatasetError, match=r"Connection reset by peer.*or put cifar-10"
     ) as caught:
         load(tmp_path / "new", download=True)
     assert "\n" not in str(caught.value)
@@ -231,8 +233,8 @@ def test_interrupting_cleans_up_and_goes_on_upwards(tmp_path, monkeypatch, regis
 
 def test_estimate_takes_the_rates_of_the_host():
     # 170,052,171 bytes at 85,000 and 55,000 a second.
-    assert "about 33 to 52 minutes" in hosts.estimate(URL, 170_052_171)
-    assert "about 1 to 10 minutes" in hosts.estimate("https://a.org/b", 600_000_000)
+    assert "about 33 to 52 minutes" in download.estimate(URL, 170_052_171)
+    assert "about 1 to 10 minutes" in download.estimate("https://a.org/b", 600_000_000)
 
 
 def test_reachable_asks_the_host_or_the_proxy(monkeypatch):
@@ -245,14 +247,14 @@ def test_reachable_asks_the_host_or_the_proxy(monkeypatch):
         return io.BytesIO()
 
     monkeypatch.setattr(socket, "create_connection", connect)
-    assert hosts.reachable(URL)
-    assert hosts.reachable("http://a.org:8080/b")
+    assert download.reachable(URL)
+    assert download.reachable("http://a.org:8080/b")
     monkeypatch.setenv("https_proxy", "http://proxy.local:3128")
-    assert hosts.reachable(URL)
+    assert download.reachable(URL)
     monkeypatch.setenv("https_proxy", "proxy.local:3129")  # as requests takes it
-    assert hosts.reachable(URL)
+    assert download.reachable(URL)
     monkeypatch.setenv("https_proxy", "http://proxy.local:port")
-    assert not hosts.reachable(URL)
+    assert not download.reachable(URL)
     expected = ["www.cs.toronto.edu", 443, "a.org", 8080]
     expected += ["proxy.local", 3128, "proxy.local", 3129]
     assert [part for address in asked for part in address] == expected
@@ -264,15 +266,15 @@ def test_reachable_gives_up_on_a_name_server_that_does_not_answer(monkeypatch):
         raise socket.gaierror("timed out")
 
     monkeypatch.setattr(socket, "create_connection", wait)
-    monkeypatch.setattr(hosts, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(download, "PROBE_SECONDS", 0.2)
     start = time.monotonic()
-    assert not hosts.reachable(URL)
+    assert not download.reachable(URL)
     assert time.monotonic() - start < 1.5
 
 
 def test_without_tfds_the_set_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(
-        arrays.MissingDatasetError, match=r"not installed \(tensorflow_d"
+        dataset.MissingDatasetError, match=r"not installed \(tensorflow_d"
     ):
         load(tmp_path)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import datasets, linear_model
 
-from cnnjax.data import embedded, shapes
+from cnnjax.data.sources import embedded
 
 SHAPES_DIGEST = "55d08bd0663c3ae27840775bc546c4abe1cab8567037702282be25aeece91ae5"
 FIGURES = ("disc", "ring", "square", "triangle", "cross", "star")
@@ -52,7 +52,7 @@ def test_shapes_are_drawn_in_seconds():
 def test_shapes_counts_and_types(drawn: embedded.EmbeddedData):
     assert drawn.train_images.shape == (10_000, 32, 32, 3)
     assert drawn.test_images.shape == (2_000, 32, 32, 3)
-    assert drawn.class_names == tuple(shapes.FORMS)
+    assert drawn.class_names == tuple(embedded.FORMS)
     np.testing.assert_array_equal(np.bincount(drawn.train_labels), [1_000] * 10)
     np.testing.assert_array_equal(np.bincount(drawn.test_labels), [200] * 10)
 
@@ -109,7 +109,7 @@ def test_colour_tells_nothing(drawn: embedded.EmbeddedData):
 )
 def test_figures_have_the_area_geometry_gives(form: str, area: float):
     r = np.full((1, 1, 1), 400, np.int32)
-    inside = shapes.FORMS[form](*grid(256, pixel=4), r)
+    inside = embedded.FORMS[form](*grid(256, pixel=4), r)
     assert inside.sum() * 4**2 / 400**2 == pytest.approx(area, rel=0.02)
 
 
@@ -120,7 +120,7 @@ def test_figures_have_the_area_geometry_gives(form: str, area: float):
 def test_textures_cover_the_share_geometry_gives(form: str, share: float):
     r = np.full((1, 1, 1), 128, np.int32)
     # 768 sixteenths are eight whole periods of 2 * (3 * 128 / 8).
-    inside = shapes.FORMS[form](*grid(768, pixel=1), r)
+    inside = embedded.FORMS[form](*grid(768, pixel=1), r)
     assert inside.mean() == pytest.approx(share, rel=0.05)
 
 
@@ -128,8 +128,8 @@ def test_textures_cover_the_share_geometry_gives(form: str, share: float):
 def test_a_mirrored_form_is_the_same_form(form: str):
     u, v = grid(32)
     r = np.full((1, 1, 1), 130, np.int32)
-    inside = shapes.FORMS[form](u, v, r)
-    np.testing.assert_array_equal(inside, shapes.FORMS[form](-u, v, r))
+    inside = embedded.FORMS[form](u, v, r)
+    np.testing.assert_array_equal(inside, embedded.FORMS[form](-u, v, r))
     np.testing.assert_array_equal(inside, inside[:, :, ::-1])
 
 
@@ -137,7 +137,7 @@ def test_a_mirrored_form_is_the_same_form(form: str):
 def test_the_largest_figure_in_a_corner_is_mostly_in_the_crop(form: str):
     u, v = grid(32)
     r = np.full((1, 1, 1), 160, np.int32)
-    inside = shapes.FORMS[form](u - 3 * 16, v - 3 * 16, r)[0]
+    inside = embedded.FORMS[form](u - 3 * 16, v - 3 * 16, r)[0]
     assert inside[4:28, 4:28].sum() > 0.9 * inside.sum()
 
 

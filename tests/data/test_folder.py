@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnjax.data import folder
+from cnnjax.data.sources import folder
 from cnnjax.errors import InputError
 
 COLOURS = {"ant": (200, 0, 0), "bee": (0, 0, 200)}

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from cnnjax.data import inspection
-from cnnjax.data.arrays import Split, make_dataset
-from cnnjax.data.grid import grid
+from cnnjax.data.dataset import Split, make_dataset
+from cnnjax.data.inspection import grid
 from cnnjax.errors import InputError
 
 

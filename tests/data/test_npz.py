@@ -5,7 +5,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from cnnjax.data import datasets, npz
+from cnnjax.data import load
+from cnnjax.data.sources import npz
 from cnnjax.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -32,7 +33,7 @@ def test_the_test_arrays_are_not_needed_where_they_are_not_wanted(tmp_path):
 
 def test_reads_keras_mnist_layout(tmp_path):
     file = save(tmp_path / "mine.npz")
-    dataset = datasets.load(
+    dataset = load.load_dataset(
         source="npz",
         name="",
         directory="",

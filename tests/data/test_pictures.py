@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnjax.data import pictures
+from cnnjax.data.sources import pictures
 from cnnjax.errors import InputError
 
 

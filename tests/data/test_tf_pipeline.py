@@ -7,7 +7,7 @@ import pytest
 from cnnjax import prng
 from cnnjax.data import augment, sampling, tf_pipeline
 from cnnjax.data.augment import Preprocessing
-from cnnjax.data.datasets import Split
+from cnnjax.data.load import Split
 
 CHAPTER = Preprocessing(24, ("crop", "flip", "brightness", "contrast"), "per_image")
 MNIST = Preprocessing(0, (), "unit")

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cnnjax.data import prepared, tensorflow_import, tfds_source
+from cnnjax.data import tensorflow_import
+from cnnjax.data.sources import tfds
 from cnnjax.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -64,7 +65,7 @@ def copy(written, tmp_path):
 
 
 def load(root, name="mine"):
-    return tfds_source.load(name, str(root), download=False)
+    return tfds.load(name, str(root), download=False)
 
 
 def test_reads_a_set_that_tfds_does_not_know_in_its_order(written):
@@ -79,7 +80,7 @@ def test_reads_a_set_that_tfds_does_not_know_in_its_order(written):
 def test_the_test_split_is_left_closed_where_it_is_not_wanted(copy):
     for file in copy.glob("*-test.*"):
         file.write_bytes(b"none of a search's business")
-    blind = tfds_source.load("mine", str(copy.parents[1]), False, with_test=False)
+    blind = tfds.load("mine", str(copy.parents[1]), False, with_test=False)
     np.testing.assert_array_equal(blind.train.images, pictures(2003))
     assert blind.test.images.shape == (0, 4, 5, 3) and not len(blind.test.labels)
     with pytest.raises(InputError, match="cannot be read"):
@@ -203,7 +204,7 @@ def test_refuses_other_features_splits_and_labels(tmp_path):
 
 
 def test_refuses_more_than_fits(written, monkeypatch):
-    monkeypatch.setattr(tfds_source, "MAX_BYTES", 2003 * 60 - 1)
+    monkeypatch.setattr(tfds, "MAX_BYTES", 2003 * 60 - 1)
     with pytest.raises(InputError, match=r"train takes .* GiB"):
         load(written.parents[1])
 
@@ -243,7 +244,7 @@ def test_finds_the_highest_version_or_the_one_named(tmp_path):
     lay(tmp_path, "a/1.9.0", "a/1.10.0", "b/big/2.0.0", "c/x/1.0.0", "c/y/1.0.0")
     (tmp_path / "a" / "9.9.9").mkdir()
     (tmp_path / "a" / "incomplete.ABC_9.9.9").mkdir()
-    find = prepared.find_prepared
+    find = tfds.find_prepared
     assert find(tmp_path, "a", "", "") == tmp_path / "a" / "1.10.0"
     assert find(tmp_path, "a", "", "1.9.0") == tmp_path / "a" / "1.9.0"
     assert find(tmp_path, "a", "", "3.0.0") is None
@@ -260,7 +261,7 @@ def test_says_when_a_folder_cannot_be_listed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(type(tmp_path), "iterdir", refuse)
     with pytest.raises(InputError, match=r"mine cannot be listed \(Permission denied"):
-        prepared.find_prepared(tmp_path, "mine", "", "")
+        tfds.find_prepared(tmp_path, "mine", "", "")
 
 
 @pytest.mark.parametrize("name", ["../mine", "a/../b", "a b", "mine:1", "/etc", "a/.."])

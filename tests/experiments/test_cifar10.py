@@ -9,10 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from cnnjax import assembly, fields, inference
+from cnnjax import assembly, network
 from cnnjax import config as configs
-from cnnjax.runs import flatten
 from cnnjax.state import init_state
+from cnnjax.workdir.files import flatten
 
 NOTE = "its accuracy says nothing about cifar10"
 STEP_LINE = r"step (\d+), loss=\d+\.\d\d \(\d+\.\d examples/sec; \d+\.\d{3} sec/batch\)"
@@ -56,13 +56,13 @@ def untimed(final):
 
 def state_bytes(workdir):
     """Returns path -> bytes of every array of the newest state."""
-    config = configs.from_stored(inference.stored_config(workdir))
+    config = configs.from_stored(network.stored_config(workdir))
     recipe = assembly.make_recipe(config, num_classes=10)
     shape = (24, 24, 3)
     like = jax.eval_shape(
         lambda: init_state(recipe.model, recipe.tx, seed=0, image_shape=shape)
     )
-    leaves, _ = jax.tree_util.tree_flatten_with_path(inference.restore(workdir, like))
+    leaves, _ = jax.tree_util.tree_flatten_with_path(network.restore(workdir, like))
     return {
         jax.tree_util.keystr(path): np.asarray(leaf).tobytes() for path, leaf in leaves
     }
@@ -144,7 +144,7 @@ def test_the_files_of_a_run_are_what_the_contract_says(embedded_run):
     assert lines[4] == {"step": 4, "eval/split": "test"} | tested
 
     config = flatten(json.loads((workdir / "config.json").read_text()))
-    assert config.keys() == fields.fields("CifarCNN").keys()
+    assert config.keys() == config.fields("CifarCNN").keys()
     given = {"train.steps": 4, "train.batch_size": 16, "model.width": 0.25}
     chapter = {"data.crop": 24, "optim.l2": 0.004, "model.lrn_beta": 0.75}
     assert config | given | chapter == config

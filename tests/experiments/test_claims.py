@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cnnjax import folders
-from cnnjax.claims import checks, measure
+from chapter import checks, measure
 from cnnjax.errors import MissingPackageError, RunError
+from cnnjax.workdir import files
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "results"
 ROWS = "mlp,arithmetic"
@@ -96,7 +96,7 @@ def test_a_table_that_was_stopped_goes_on_to_the_same_figures(start, straight, c
 
 
 def test_two_do_not_write_one_table(call, tmp_path):
-    with folders.locked(tmp_path / "results", "out"):
+    with files.locked(tmp_path / "results", "out"):
         done = call("claims.py", *flags(tmp_path), cwd=tmp_path)
     assert done.returncode == 2
     assert re.fullmatch(r"error: .*results is in use by .* --out\n", done.stderr)

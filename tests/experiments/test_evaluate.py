@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cnnjax import config as configs
-from cnnjax import inference, run_evaluation
+from cnnjax import network, run_evaluation
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_its_own_data_give_the_figures_of_the_training(call, averaged_run, snaps
     first, second = precision_lines(printed)
     assert re.fullmatch(r"precision @ 1 = .* on digits \[test\]", first)
     assert re.fullmatch(r"precision @ 1 = .* on digits \[test_ema\]", second)
-    config = configs.from_stored(inference.stored_config(workdir))
+    config = configs.from_stored(network.stored_config(workdir))
     values = run_evaluation.evaluate(config, workdir)
     final = json.loads((workdir / "final_metrics.json").read_text())
     assert values.keys() >= {"test/loss", "test_ema/loss", "test_ema/correct"}
@@ -117,7 +117,7 @@ def test_several_views_are_reported_beside_the_single_one(call, colour_run):
     ]
     assert [final[f"{kind}/count"] for kind in kinds] == [30] * 4
     assert len({final[f"{kind}/loss"] for kind in kinds}) == 4
-    config = configs.from_stored(inference.stored_config(workdir))
+    config = configs.from_stored(network.stored_config(workdir))
     values = run_evaluation.evaluate(config, workdir)
     assert values == {name: final[name] for name in values}
     assert len(values) == 16

@@ -13,9 +13,10 @@ import jax
 import numpy as np
 import pytest
 
-from cnnjax import evaluation, runs, training
-from cnnjax.clocks import Clocks
+from cnnjax import evaluation, training
 from cnnjax.resident import ResidentUpdate
+from cnnjax.runtime.clocks import Clocks
+from cnnjax.workdir import files
 
 MLP = (
     "--config=configs/mlp.py",
@@ -65,7 +66,7 @@ def straight(call, tmp_path_factory):
         (Clocks, "compile", lambda args: True, 1, signal.SIGINT),
         (evaluation.Evaluator, "__call__", lambda args: True, 2, signal.SIGTERM),
         (training, "evaluate_all", lambda args: args[3] == "test", 4, signal.SIGINT),
-        (runs, "write_json", lambda args: "final" in args[0].name, 4, signal.SIGTERM),
+        (files, "write_json", lambda args: "final" in args[0].name, 4, signal.SIGTERM),
     ],
     ids=["compile", "evaluation", "final-evaluation", "final-metrics"],
 )

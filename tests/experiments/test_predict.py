@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnjax import assembly, exporting, inference, parallel, trained
+from cnnjax import assembly, exporting, network, parallel
 from cnnjax import config as configs
-from cnnjax.clocks import Clocks
-from cnnjax.data import tfds_source
-from cnnjax.data.datasets import Split
+from cnnjax.data.load import Split
+from cnnjax.data.sources import tfds
 from cnnjax.evaluation import Evaluator
+from cnnjax.runtime.clocks import Clocks
 
 FULL_DISK = Path("/dev/full")
 
@@ -298,19 +298,19 @@ def test_real_pictures_from_files(call, tmp_path):
         f"--workdir={workdir}",
     )
     assert done.returncode == 0, done.stderr
-    config = configs.from_stored(inference.stored_config(workdir))
-    network = trained.load(workdir)
+    config = configs.from_stored(network.stored_config(workdir))
+    loaded = network.load(workdir)
     evaluator = Evaluator(
-        network.model,
+        loaded.model,
         assembly.make_loss(config),
-        network.preprocessing,
+        loaded.preprocessing,
         batch_size=500,
         top_k=1,
         mesh=parallel.make_mesh(1),
         mode="jit",
         clocks=Clocks(),
     )
-    images = tfds_source.load("cifar10_jpeg", str(root), False).test.images[:1000]
+    images = tfds.load("cifar10_jpeg", str(root), False).test.images[:1000]
     png, jpeg = tmp_path / "png", tmp_path / "jpeg"
     png.mkdir()
     jpeg.mkdir()
@@ -321,5 +321,5 @@ def test_real_pictures_from_files(call, tmp_path):
     for folder, least in ((png, 1000), (jpeg, 970)):
         printed = predicted(call, f"--workdir={workdir}", folder)
         said = [picture["top"][0]["class"] for picture in printed["pictures"]]
-        labels = np.array([network.class_names.index(name) for name in said], np.int32)
-        assert evaluator(network.params, Split(images, labels)).correct >= least
+        labels = np.array([loaded.class_names.index(name) for name in said], np.int32)
+        assert evaluator(loaded.params, Split(images, labels)).correct >= least

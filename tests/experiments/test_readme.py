@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnjax.data import datasets
+from cnnjax.data import load
 from cnnjax.data.tensorflow_import import import_tensorflow
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -76,15 +76,15 @@ def folder(tmp_path_factory, make_npz):
 def drawn_once():
     """Keeps the embedded sets, which take seconds to draw, between the commands."""
     made = {}
-    load = datasets.load_embedded
+    draw = load.load_embedded
 
     def load_once(name, *, with_test=True):
         if (name, with_test) not in made:
-            made[name, with_test] = load(name, with_test=with_test)
+            made[name, with_test] = draw(name, with_test=with_test)
         return made[name, with_test]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets, "load_embedded", load_once)
+        patch.setattr(load, "load_embedded", load_once)
         yield
 
 

@@ -6,11 +6,11 @@ import re
 import numpy as np
 import pytest
 
-from cnnjax import folders
 from cnnjax.config import default_config
-from cnnjax.data import datasets
+from cnnjax.data import load
 from cnnjax.errors import InputError
-from cnnjax.search import changed, parse_grid
+from cnnjax.workdir import files
+from grid_search import changed, parse_grid
 
 FLAGS = (
     "--config=configs/mlp.py",
@@ -98,7 +98,7 @@ def test_a_point_that_fails_does_not_stop_the_others(call, without_test_set, tmp
 
 def test_two_do_not_search_in_one_folder(call, searched):
     folder, flags, _ = searched
-    with folders.locked(folder, "workdir"):
+    with files.locked(folder, "workdir"):
         done = call("search.py", *flags, "--vary=optim.learning_rate=[0.1]")
     assert done.returncode == 2
     assert re.fullmatch(r"error: .* is in use by .* --workdir\n", done.stderr)
@@ -149,10 +149,10 @@ def test_the_configuration_itself_is_left_alone():
     assert config.optim.learning_rate == 1e-3 and config.data.distortions == ()
 
 
-@pytest.mark.parametrize("name", datasets.EMBEDDED)
+@pytest.mark.parametrize("name", load.EMBEDDED)
 def test_an_embedded_set_without_its_test_split(name):
-    blind = datasets.load_embedded(name, with_test=False)
+    blind = load.load_embedded(name, with_test=False)
     assert len(blind.test.labels) == len(blind.test.images) == 0
     assert blind.image_shape == blind.test.images.shape[1:]
-    left, held = datasets.hold_out(blind, 7)
+    left, held = load.hold_out(blind, 7)
     assert len(held.labels) == 7 and len(left.test.labels) == 0

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 
 from cnnjax.data.tensorflow_import import import_tensorflow
 from cnnjax.models import MODELS
-from cnnjax.models.activations import activations
+from cnnjax.models.summary import activations
 
 
 def made(name, shape, key, **options):

@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 
 from cnnjax.models import summary
-from cnnjax.models.lenet import LeNet5, rbf, rejection_cross_entropy
-from cnnjax.models.lenet_layers import PartialConv, SubSampling, squash
-from cnnjax.models.lenet_targets import TARGETS
+from cnnjax.models.lenet import (
+    TARGETS,
+    LeNet5,
+    PartialConv,
+    SubSampling,
+    rbf,
+    rejection_cross_entropy,
+    squash,
+)
 
 FLOAT32 = jnp.dtype(jnp.float32)
 

@@ -3,13 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from cnnjax.reporting.curves import (
-    Curve,
-    curve,
-    over_seeds,
-    read_metrics,
-    smooth,
-)
+from cnnjax.reporting.curves import Curve, curve, over_seeds, read_metrics, smooth
 
 
 def test_lines_that_are_torn_are_counted_and_passed_over(tmp_path):

@@ -10,9 +10,9 @@ from numpy.testing import assert_allclose
 from PIL import Image
 
 from cnnjax.data import tf_pipeline
-from cnnjax.data.arrays import Split
 from cnnjax.data.augment import Preprocessing
-from cnnjax.data.grid import grid, stretch
+from cnnjax.data.dataset import Split
+from cnnjax.data.inspection import grid, stretch
 from cnnjax.data.tensorflow_import import import_tensorflow
 from cnnjax.models import MODELS
 from cnnjax.reporting import tensorboard

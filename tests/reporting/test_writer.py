@@ -5,19 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from cnnjax import spread
-from cnnjax.reporting import writer
+from cnnjax.metrics import with_spread
+from cnnjax.reporting import metrics_log
 
 FULL_DISK = Path("/dev/full")
 
 
 def test_lines_are_json_and_there_as_soon_as_written(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    with writer.Writer(path) as log:
+    with metrics_log.Writer(path) as log:
         log.write(0, {"train/loss": 4.25, "train/accuracy": float("nan")})
         first = path.read_text()
         log.write(10, {"eval/correct": 7, "eval/split": "test"})
-    with writer.Writer(path) as log:
+    with metrics_log.Writer(path) as log:
         log.write(20, {"train/loss": float("-inf")})
     assert path.read_text().startswith(first)
 
@@ -34,7 +34,7 @@ def test_lines_are_json_and_there_as_soon_as_written(tmp_path: Path) -> None:
 
 def test_a_list_of_many_seeds_is_one_of_json(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    with writer.Writer(path) as log:
+    with metrics_log.Writer(path) as log:
         log.write(0, {"train/loss": [4.5, float("nan")], "eval/correct": [7, 8]})
     line = {"step": 0, "train/loss": [4.5, None], "eval/correct": [7, 8]}
     assert json.loads(path.read_text()) == line
@@ -42,7 +42,7 @@ def test_a_list_of_many_seeds_is_one_of_json(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not FULL_DISK.exists(), reason="Linux has it")
 def test_a_full_disk_is_told_at_once() -> None:
-    log = writer.Writer(FULL_DISK)
+    log = metrics_log.Writer(FULL_DISK)
     with pytest.raises(OSError, match="No space left"):
         log.write(0, {"train/loss": 1.0})
     # What could not be written is tried again.
@@ -57,10 +57,10 @@ def test_the_chapters_lines() -> None:
         "perf/sec_per_batch": 0.12402,
     }
     line = "step 10, loss=4.67 (1032.1 examples/sec; 0.124 sec/batch)"
-    assert writer.training_line(values, 10) == line
+    assert metrics_log.training_line(values, 10) == line
     final = {"test/accuracy": 0.732, "test/correct": 7320, "test/count": 10_000}
     assert (
-        writer.precision_line(final, "test", "cifar10", 1)
+        metrics_log.precision_line(final, "test", "cifar10", 1)
         == "precision @ 1 = 0.732 (7320/10000) on cifar10 [test]"
     )
 
@@ -72,10 +72,10 @@ def test_the_chapters_lines_of_many_seeds() -> None:
         "perf/sec_per_batch": 0.128,
     }
     line = "step 10, loss=4.50 (2000.0 examples/sec; 0.128 sec/batch)"
-    assert writer.training_line(spread.with_spread(values), 10) == line
+    assert metrics_log.training_line(with_spread(values), 10) == line
     accuracies = {"test/accuracy": [0.70, 0.72], "test/count": 10_000}
-    final = spread.with_spread(accuracies)
+    final = with_spread(accuracies)
     assert (
-        writer.precision_line(final, "test", "cifar10", 1)
+        metrics_log.precision_line(final, "test", "cifar10", 1)
         == "precision @ 1 = 0.710 ± 0.014 (2 seeds, 10000 pictures) on cifar10 [test]"
     )

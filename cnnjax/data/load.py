@@ -1,0 +1,176 @@
+"""A data set by name, file or folder: decoded once, kept as uint8 in memory.
+
+Each source has its own file: TFDS and archives (`tfds_source.py`), Keras' `.npz`
+(`npz.py`), a folder of pictures (`folder.py`), the sets that need no download
+(`embedded.py`). TensorFlow is imported only when a TFDS set is read.
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+
+from cnnjax.data.dataset import (
+    Dataset,
+    MissingDatasetError,
+    Split,
+    fingerprint,
+    make_dataset,
+)
+from cnnjax.errors import InputError
+
+EMBEDDED = ("shapes", "digits")
+
+
+def load_dataset(
+    *,
+    source: str,
+    name: str,
+    directory: str,
+    file: str,
+    download: bool,
+    on_missing: str,
+    default_name: str,
+    fallback: str,
+    with_test: bool = True,
+) -> Dataset:
+    """Loads a data set.
+
+    A set that was asked for, by name or directory, is that set or an error. Where
+    neither is given, `default_name` is looked for and `fallback` stands in for it,
+    under its own name.
+
+    Args:
+        source: "tfds", "npz", "folder" or "embedded".
+        name: of the set, for "tfds" (`NAME`, `NAME/CONFIG`, `NAME:VERSION`) and
+            "embedded" ("shapes", "digits"); "" is `default_name` or `fallback`. A file
+            or folder is named after itself.
+        directory: for "tfds" the data dir, where "" is TFDS's own (`TFDS_DATA_DIR`,
+            else `~/tensorflow_datasets`); for "folder" the folder.
+        file: for "npz".
+        download: whether the network may be used.
+        on_missing: "embedded" allows `fallback`; "error" does not.
+        default_name: the TFDS set to look for when none is named.
+        fallback: "shapes" or "digits".
+        with_test: whether the test split is opened at all; a search must not.
+
+    Returns:
+        the data set; its `name` says which it is.
+
+    Raises:
+        MissingDatasetError: the set is not on the machine and not to be had.
+        InputError: the source is unknown or not that of `file`, or the data are not
+            what is needed.
+    """
+    if source == "tfds":
+        if file and not name and not directory:
+            raise InputError(
+                f"got data.file={file!r} and data.source=tfds, need data.source=npz to"
+                " read a file; set --config.data.source=npz"
+            )
+        # Here and below: a source and the packages it needs are imported when used.
+        from cnnjax.data.sources import tfds
+
+        try:
+            return tfds.load(
+                name or default_name, directory, download, with_test=with_test
+            )
+        except MissingDatasetError:
+            if name or directory or on_missing == "error":
+                raise
+            return load_embedded(fallback, with_test=with_test)
+    if source == "npz":
+        from cnnjax.data.sources import npz
+
+        if not file:
+            raise InputError(
+                "data.file is empty; data.source=npz needs a .npz file with x_train, "
+                "y_train, x_test, y_test; set data.file"
+            )
+        return npz.load(Path(os.path.expanduser(file)), with_test=with_test)
+    if source == "folder":
+        from cnnjax.data.sources import folder
+
+        if not directory:
+            raise InputError(
+                "data.dir is empty; data.source=folder needs a folder with "
+                "train/CLASS/PICTURE; set data.dir"
+            )
+        return folder.load(Path(os.path.expanduser(directory)), with_test=with_test)
+    if source == "embedded":
+        return load_embedded(name or fallback, with_test=with_test)
+    raise InputError(
+        f"data.source is {source!r}; it must be tfds, npz, folder or embedded"
+    )
+
+
+def load_embedded(name: str, *, with_test: bool = True) -> Dataset:
+    """Makes one of the sets that need no download.
+
+    Args:
+        name: one of `EMBEDDED`.
+        with_test: whether the test split is passed on.
+
+    Raises:
+        InputError: there is no such set.
+    """
+    from cnnjax.data.sources import embedded
+
+    if name not in EMBEDDED:
+        raise InputError(
+            f"there is no embedded data set {name!r}; set data.name to "
+            f"{' or '.join(EMBEDDED)}, or data.source=tfds"
+        )
+    data = embedded.shapes() if name == "shapes" else embedded.digits()
+    train = Split(data.train_images, data.train_labels)
+    test = Split(data.test_images, data.test_labels) if with_test else None
+    return make_dataset(name, "1.0.0", train, test, data.class_names)
+
+
+def take_first(dataset: Dataset, train_examples: int) -> Dataset:
+    """Keeps the first `train_examples` training examples, as if there were no others.
+
+    Args:
+        dataset: any.
+        train_examples: in [1, number of training examples].
+
+    Raises:
+        InputError: `train_examples` is out of range.
+    """
+    count = len(dataset.train.labels)
+    if not 0 < train_examples <= count:
+        raise InputError(
+            f"got data.train_examples={train_examples}, need 1 to {count}, as many as"
+            f" {dataset.name} has to train on; or 0 for all"
+        )
+    images, labels = dataset.train.images, dataset.train.labels
+    train = Split(images[:train_examples], labels[:train_examples])
+    digest = fingerprint(train, dataset.test, dataset.class_names)
+    return dataclasses.replace(dataset, train=train, fingerprint=digest)
+
+
+def hold_out(dataset: Dataset, val_examples: int) -> tuple[Dataset, Split]:
+    """Takes the last `val_examples` training examples out, for validation.
+
+    Args:
+        dataset: any.
+        val_examples: in [0, number of training examples).
+
+    Returns:
+        the data set with what is left to train on, and the validation split.
+
+    Raises:
+        InputError: `val_examples` is out of range.
+    """
+    count = len(dataset.train.labels)
+    if not 0 <= val_examples < count:
+        raise InputError(
+            f"data.val_examples is {val_examples}; {dataset.name} has {count} training "
+            f"examples, of which at least one must be left; set it to 0..{count - 1}"
+        )
+    kept = count - val_examples
+    train = Split(dataset.train.images[:kept], dataset.train.labels[:kept])
+    held = Split(dataset.train.images[kept:], dataset.train.labels[kept:])
+    if not val_examples:
+        return dataset, held
+    digest = fingerprint(train, dataset.test, dataset.class_names)
+    return dataclasses.replace(dataset, train=train, fingerprint=digest), held

@@ -1,0 +1,230 @@
+"""Sets that TensorFlow Datasets has prepared, or can prepare from what is at hand."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnnjax.data.dataset import MAX_BYTES, Dataset, Split, make_dataset
+from cnnjax.data.sources import download as downloading
+from cnnjax.data.tensorflow_import import import_tensorflow
+from cnnjax.errors import InputError
+
+# The examples decoded into one array at a time.
+CHUNK = 1000
+
+_NAME = re.compile(r"(\w+)(?:/(\w[\w.+-]*))?(?::(\d+\.\d+\.\d+))?", re.ASCII)
+
+
+def load(
+    name: str, directory: str, download: bool, *, with_test: bool = True
+) -> Dataset:
+    """Loads a TFDS set, preparing it first where that is possible.
+
+    Prepared data are read as they are, without the code that made them, so a set need
+    not be one that TFDS knows. Where there are none, see `download.prepare`.
+
+    Args:
+        name: `NAME`, `NAME/CONFIG`, `NAME:VERSION` or `NAME/CONFIG:VERSION`; without
+            a version the highest one there.
+        directory: TFDS's data dir; "" is `TFDS_DATA_DIR`, else
+            `~/tensorflow_datasets`.
+        download: whether the network may be used.
+        with_test: whether the files of the test split are opened.
+
+    Returns:
+        the data set; its test split is TFDS's "test", or "validation" where there is
+        no test split, which is said.
+
+    Raises:
+        MissingDatasetError: the set is neither prepared nor to be had.
+        InputError: it has no `image` and `label`, images that are not uint8 or differ
+            in size, or it cannot be read.
+    """
+    match = _NAME.fullmatch(name)
+    if not match:
+        raise InputError(
+            f"data.name is {name!r}; TFDS names are NAME, NAME/CONFIG or NAME:VERSION, "
+            "such as cifar10; correct it"
+        )
+    base, config, version = match.groups(default="")
+    given = directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    root = Path(os.path.expanduser(given))
+    prepared = find_prepared(root, base, config, version)
+    if prepared is None:
+        downloading.prepare(name, root, download)
+        prepared = find_prepared(root, base, config, version)
+    if prepared is None:
+        raise InputError(
+            f"TFDS prepared {name} in {root}, but not in a form that can be read; "
+            "features.json and dataset_info.json are needed; remove it and try again"
+        )
+    return _read(prepared, with_test)
+
+
+def _read(prepared: Path, with_test: bool) -> Dataset:
+    tf = import_tensorflow()
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder_from_directory(prepared)
+        features = dict(builder.info.features)
+        splits = builder.info.splits
+        sizes = {split: splits[split].num_examples for split in splits}
+    # TFDS parses JSON, protobuf and class names here, each with errors of its own.
+    except Exception as error:
+        raise _unreadable(prepared, error) from error
+    image, label = features.get("image"), features.get("label")
+    if not isinstance(image, tfds.features.Image) or not isinstance(
+        label, tfds.features.ClassLabel
+    ):
+        has = ", ".join(
+            f"{key} ({type(features[key]).__name__})" for key in sorted(features)
+        )
+        raise InputError(
+            f"{prepared} has the features {has}; image (Image) and label (ClassLabel) "
+            "are needed; choose an image-classification set"
+        )
+    if image.np_dtype != np.uint8:
+        raise InputError(
+            f"{prepared} has images of {np.dtype(image.np_dtype)}; uint8 is needed; "
+            "choose another set"
+        )
+    test = next((split for split in ("test", "validation") if split in sizes), "")
+    if "train" not in sizes or not test:
+        raise InputError(
+            f"{prepared} has the splits {', '.join(sizes)}; train and test (or "
+            "validation) are needed; choose another set"
+        )
+    if not sizes["train"] or not sizes[test]:
+        raise InputError(
+            f"{prepared} has {sizes['train']} training and {sizes[test]} {test} "
+            "examples; at least one of each is needed; prepare it again"
+        )
+    if test != "test":
+        print(f"{builder.name} has no test split: its {test} split is the test set")
+    try:
+        train, tested = (
+            _read_split(builder, split, sizes[split], prepared) if opened else None
+            for split, opened in (("train", True), (test, with_test))
+        )
+    except tf.errors.OpError as error:
+        raise _unreadable(prepared, error) from error
+    names = tuple(label.names or map(str, range(label.num_classes)))
+    name = "/".join(filter(None, (builder.name, builder.builder_config_name)))
+    assert train is not None
+    return make_dataset(name, str(builder.version), train, tested, names)
+
+
+def _read_split(builder: Any, split: str, count: int, prepared: Path) -> Split:
+    tf = import_tensorflow()
+    import tensorflow_datasets as tfds
+
+    # One file after the other: the order of the files is the order of the examples.
+    reading = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+    examples = builder.as_dataset(split=split, read_config=reading)
+    # There is nothing in it for AutoGraph, which Python 3.13 makes warn.
+    pair = tf.autograph.experimental.do_not_convert(
+        lambda example: (example["image"], example["label"])
+    )
+    examples = examples.map(pair)
+    # Images of a size the metadata do not give may differ: they are read one by one.
+    known = None not in builder.info.features["image"].shape
+    images = np.zeros(0, np.uint8)
+    labels = np.zeros(count, np.int64)
+    done = 0
+    for some, their_labels in examples.batch(CHUNK if known else 1).as_numpy_iterator():
+        if not done:
+            size = count * some[0].size
+            if size > MAX_BYTES:
+                raise InputError(
+                    f"{prepared}: {split} takes {size / 2**30:.1f} GiB; at most "
+                    f"{MAX_BYTES / 2**30:.0f} GiB fit; choose a smaller set"
+                )
+            images = np.zeros((count, *some.shape[1:]), np.uint8)
+        if some.shape[1:] != images.shape[1:]:
+            raise InputError(
+                f"{prepared} has images of {images.shape[1:]} and of {some.shape[1:]} "
+                "(height, width, channels); they must be of one size; choose another "
+                "set, or data.source=folder, which scales them"
+            )
+        images[done : done + len(some)] = some
+        labels[done : done + len(some)] = their_labels
+        done += len(some)
+    return Split(images, labels)
+
+
+def _unreadable(prepared: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{prepared} cannot be read ({downloading.one_line(error)}); a whole prepared "
+        "set is needed; remove it and prepare or copy it again"
+    )
+
+
+_VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)", re.ASCII)
+_METADATA = ("features.json", "dataset_info.json")
+
+
+def find_prepared(root: Path, base: str, config: str, version: str) -> Path | None:
+    """Finds `root/base[/config]/version`, by its files alone.
+
+    Args:
+        root: TFDS's data dir.
+        base: name of the set.
+        config: of its configuration; "" where it has one or none.
+        version: "" for the highest one.
+
+    Returns:
+        the folder with the prepared data, or None.
+
+    Raises:
+        InputError: several configurations are there and none is named, or what is
+            there is not whole.
+    """
+    folder = root / base / config
+    versions = _versions(folder, version)
+    if not versions and not config:
+        configs = {
+            path.name: found
+            for path in _folders(folder)
+            if not _VERSION.fullmatch(path.name) and (found := _versions(path, version))
+        }
+        if len(configs) > 1:
+            raise InputError(
+                f"{folder} holds the configurations {', '.join(sorted(configs))}; one "
+                f"is needed; set data.name to {base}/CONFIG"
+            )
+        versions = next(iter(configs.values()), [])
+    if not versions:
+        return None
+    for file in _METADATA:
+        if not (versions[-1] / file).is_file():
+            raise InputError(
+                f"{versions[-1]} has no {file}; a whole prepared set is needed; remove "
+                "that folder or copy it again"
+            )
+    return versions[-1]
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be listed ({error.strerror}); it must be readable; "
+            "change its permissions"
+        ) from error
+
+
+def _versions(folder: Path, wanted: str) -> list[Path]:
+    """Returns the version folders that hold anything, the highest last."""
+    found = []
+    for path in _folders(folder):
+        match = _VERSION.fullmatch(path.name)
+        if match and wanted in ("", path.name) and any(path.iterdir()):
+            found.append((tuple(int(part) for part in match.groups()), path))
+    return [path for _, path in sorted(found)]

@@ -1,0 +1,79 @@
+"""`metrics.jsonl` and the chapter's line on the console."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from cnnjax.metrics import mean_of
+
+
+class Writer:
+    """Appends one JSON object a line to `metrics.jsonl`; a context manager."""
+
+    def __init__(
+        self,
+        path: Path,
+        also: Callable[[int, Mapping[str, float | int | str]], None] | None = None,
+    ) -> None:
+        """Opens `path` for appending; `also` is told what is written."""
+        # Line by line, so that a kill loses at most the line being written.
+        self._file = path.open("a", buffering=1)
+        self._also = also
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Appends {"step": step, **values}; a non-finite number becomes null.
+
+        Args:
+            step: number of updates done.
+            values: numbers, texts, and lists of them where there are many seeds.
+        """
+        record = {"step": step} | {name: _jsonable(v) for name, v in values.items()}
+        self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        if self._also is not None:
+            self._also(step, values)
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_jsonable(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def training_line(values: Mapping[str, Any], step: int) -> str:
+    """Returns the chapter's line: step, loss, examples a second, seconds a batch.
+
+    The loss is the mean over the seeds where there are many.
+    """
+    return (
+        f"step {step}, loss={mean_of(values, 'train/loss'):.2f}"
+        f" ({values['perf/examples_per_sec']:.1f} examples/sec;"
+        f" {values['perf/sec_per_batch']:.3f} sec/batch)"
+    )
+
+
+def precision_line(values: Mapping[str, Any], prefix: str, dataset: str, k: int) -> str:
+    """Returns the chapter's last line, with the exact count and the data set's name.
+
+    Of many seeds it has the mean and the standard deviation.
+    """
+    accuracy, count = values[f"{prefix}/accuracy"], values[f"{prefix}/count"]
+    if isinstance(accuracy, list):
+        mean, std = (values[f"{prefix}/accuracy/{part}"] for part in ("mean", "std"))
+        figure = f"{mean:.3f} ± {std:.3f} ({len(accuracy)} seeds, {count} pictures)"
+    else:
+        figure = f"{accuracy:.3f} ({values[f'{prefix}/correct']}/{count})"
+    return f"precision @ {k} = {figure} on {dataset} [{prefix}]"

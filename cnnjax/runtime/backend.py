@@ -1,0 +1,151 @@
+"""JAX's backend as this project wants it, set before it starts."""
+
+import ctypes
+import hashlib
+import inspect
+import logging
+import os
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+# <malloc.h>: M_MMAP_MAX (no block is mapped by itself), M_TRIM_THRESHOLD and M_TOP_PAD
+# in bytes, and M_ARENA_MAX, because the other arenas follow rules of their own.
+MALLOC_OPTIONS = {-4: 0, -1: 1 << 30, -2: 64 << 20, -8: 1}
+
+# The operations without an order of sums that the same choice of kernels would keep.
+DETERMINISTIC_GPU = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
+# A run's programs take 1 to 10 MB.
+COMPILE_CACHE_BYTES = 1 << 30
+
+
+def start(*, compile_cache: bool = True, deterministic: bool = False) -> None:
+    """Sets JAX up; call it before anything asks for a device.
+
+    Each core of a CPU becomes a device: XLA runs parts of a step on one thread, and a
+    batch split over the cores keeps them all busy. Without effect where a GPU is the
+    default backend. What JAX's own environment variables say goes before this.
+
+    Args:
+        compile_cache: keep compiled programs in the user's cache folder, so that a
+            second start compiles nothing.
+        deterministic: have a GPU give the same bytes each time, as a CPU always does.
+    """
+    quieten()
+    import jax
+
+    _keep_freed_memory()
+    if "JAX_NUM_CPU_DEVICES" not in os.environ:
+        jax.config.update("jax_num_cpu_devices", num_cores())
+    if compile_cache:
+        _cache_compiled_programs()
+    if deterministic:
+        # Read when the backend starts, which it has not yet.
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} {DETERMINISTIC_GPU}".strip()
+
+
+def quieten() -> None:
+    """Silences XLA's own log; call it before JAX is imported, which reads the setting.
+
+    XLA reports each program of the cache as made for another machine (jax#38445). What
+    matters is raised as well. `TF_CPP_MIN_LOG_LEVEL=0` lets it speak.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def _cache_compiled_programs() -> None:
+    """Points JAX's persistent cache, whose key covers versions and flags, at a folder.
+
+    Every program is kept, as start-up makes many small ones; the oldest go when the
+    folder grows over its bound.
+    """
+    import jax
+
+    values = {
+        "jax_compilation_cache_dir": str(user_cache() / f"compiled-{_cpu_kind()}"),
+        "jax_compilation_cache_max_size": COMPILE_CACHE_BYTES,
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    for name, value in values.items():
+        if name.upper() not in os.environ:
+            jax.config.update(name, value)
+
+
+def user_cache() -> Path:
+    """Returns this program's folder in the user's cache, as XDG and macOS have it."""
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "cnnjax"
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return Path(base or Path.home() / ".cache") / "cnnjax"
+
+
+def _cpu_kind() -> str:
+    """Returns a digest of what the CPU can do, which the cache's key leaves out.
+
+    Else a home folder that several machines share would hand one of them instructions
+    that it does not have.
+    """
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    abilities = next((line for line in lines if line.startswith("flags")), "")
+    kind = f"{platform.machine()} {platform.processor()} {abilities}"
+    return hashlib.sha256(kind.encode()).hexdigest()[:12]
+
+
+def num_cores() -> int:
+    """Returns how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _keep_freed_memory() -> None:
+    """Has the C library keep what a step frees for the next one.
+
+    XLA allocates the results of every step anew. glibc gives large blocks back to the
+    kernel, which maps and zeroes their pages again at the next step: 40,000 page faults
+    a step of the CIFAR network, which took 1.6 to 2.0 times as long (two cores, batch
+    128). Nothing is done where the C library is another one.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        for option, value in MALLOC_OPTIONS.items():
+            library.mallopt(option, value)
+
+
+class _Hook:
+    """Reports what could not be raised, but for what a failed read or write leaves.
+
+    Where one array fails Orbax closes its event loop and raises. TensorStore then calls
+    the closed loop back about the other arrays, and the coroutines that waited for them
+    complain of having been given up, both at any later time.
+    """
+
+    def __init__(self, report: Callable[["sys.UnraisableHookArgs"], object]) -> None:
+        self._report = report
+
+    def __call__(self, unraisable: "sys.UnraisableHookArgs") -> None:
+        source = unraisable.object
+        given_up = inspect.iscoroutine(source) and "orbax" in source.cr_code.co_filename
+        late = str(unraisable.exc_value) == "Event loop is closed"
+        if not given_up and not late:
+            self._report(unraisable)
+
+
+def keep_quiet() -> None:
+    """Silences it for the rest of the process, unless asked for; twice is as once.
+
+    TF_CPP_MIN_LOG_LEVEL=0 asks for it, as it does of TensorFlow.
+
+    Its log has several lines on every save, a warning on every restore and a traceback
+    on every error, which it raises too; asyncio adds those that nobody asked for.
+    """
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
+        return
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if not isinstance(sys.unraisablehook, _Hook):
+        sys.unraisablehook = _Hook(sys.unraisablehook)

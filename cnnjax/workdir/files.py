@@ -1,0 +1,298 @@
+"""A workdir: its configuration, what may change on resume, its results."""
+
+import fcntl
+import itertools
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cnnjax.errors import InputError
+from cnnjax.workdir import integrity
+
+CONFIG = "config.json"
+MANIFEST = "manifest.json"
+METRICS = "metrics.jsonl"
+FINAL_METRICS = "final_metrics.json"
+CHECKPOINTS = "checkpoints"
+UNFINISHED = ".tmp"
+
+# What may differ between a run and its resumption. Devices and mode change the bytes.
+MAY_CHANGE = (
+    "compile_cache",
+    "train.steps",
+    "train.steps_per_call",
+    "train.log_every",
+    "train.eval_every",
+    "train.checkpoint_every",
+    "train.report",
+    "train.tensorboard",
+    "data.pipeline",
+    "data.workers",
+)
+CHANGES_BYTES = "parallel."
+
+
+@contextmanager
+def open_run(
+    workdir: Path, config: Mapping[str, Any], *, steps_may_change: bool
+) -> Iterator[None]:
+    """Makes `workdir` a run of `config`, or checks that it is one, and holds its lock.
+
+    Args:
+        workdir: the run's folder; made if it does not exist.
+        config: the resolved configuration, nested.
+        steps_may_change: False where the schedule depends on `train.steps`.
+
+    Raises:
+        InputError: the folder cannot be written, holds another run or other files, or
+            is in use by another process.
+    """
+    with writing(workdir, "workdir"):
+        _check_no_strangers(workdir)
+    with locked(workdir, "workdir"):
+        _check_is_run_of(workdir, config, steps_may_change)
+        write_json(workdir / CONFIG, config)
+        yield
+
+
+def _check_no_strangers(workdir: Path) -> None:
+    if not workdir.is_dir() or (workdir / CONFIG).exists():
+        return
+    # A run that was killed as it began leaves no more than these.
+    ours = (LOCK, f"{CONFIG}{UNFINISHED}")
+    strangers = sorted(p.name for p in workdir.iterdir() if p.name not in ours)
+    if strangers:
+        raise InputError(
+            f"{workdir} is not empty ({strangers[0]}, ...) and holds no {CONFIG}:"
+            " need a new folder or one of an earlier run; name another --workdir"
+        )
+
+
+def _check_is_run_of(
+    workdir: Path, config: Mapping[str, Any], steps_may_change: bool
+) -> None:
+    path = workdir / CONFIG
+    if not path.exists():
+        return
+    refused = []
+    stored, asked = flatten(read_json(path)), flatten(config)
+    for name in sorted(stored.keys() | asked.keys()):
+        before, after = stored.get(name), asked.get(name)
+        if before == after:
+            continue
+        if name.startswith(CHANGES_BYTES):
+            print(f"{name} {before} -> {after}: the results will differ in their bytes")
+        elif name not in MAY_CHANGE or (name == "train.steps" and not steps_may_change):
+            refused.append(f"{name} {before!r} -> {after!r}")
+    if refused:
+        raise InputError(
+            f"{workdir} holds another run, which differs in {', '.join(refused)};"
+            " name another --workdir, or give the run's own values"
+        )
+
+
+def finished(workdir: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns the final metrics where `workdir` holds the finished run of `config`.
+
+    Args:
+        workdir: a folder, which need not exist.
+        config: flat.
+    """
+    if not (workdir / FINAL_METRICS).exists() or not (workdir / CONFIG).exists():
+        return None
+    same = flatten(read_json(workdir / CONFIG)) == config
+    final = read_json(workdir / FINAL_METRICS)
+    return final if same and final.get("steps") == config["train.steps"] else None
+
+
+def trained_on(workdir: Path) -> dict[str, Any]:
+    """Returns what the manifest of a run says of its data.
+
+    Returns:
+        `name`, `version`, `fingerprint`, and `classes` in the order of the labels.
+
+    Raises:
+        InputError: there is no manifest, or it does not say so.
+    """
+    data = read_json(workdir / MANIFEST).get("data")
+    needed = {"name", "version", "fingerprint", "classes"}
+    if not isinstance(data, dict) or not needed <= data.keys():
+        raise InputError(
+            f"{workdir / MANIFEST} lacks {', '.join(sorted(needed))} of its data;"
+            " is this a run's --workdir?"
+        )
+    return data
+
+
+def check_same_data(workdir: Path, fingerprint: str, dataset: str) -> None:
+    """Raises InputError where `workdir` is of a run on other data."""
+    if not (workdir / MANIFEST).exists():
+        return
+    data = trained_on(workdir)
+    if data["fingerprint"] != fingerprint:
+        raise InputError(
+            f"{workdir} holds a run on {data['name']}, whose pictures differ from what"
+            f" was found as {dataset}; give it its own data or name another --workdir"
+        )
+
+
+def drop_metrics_after(path: Path, step: int) -> None:
+    """Cuts `metrics.jsonl` back to what a run that stands at `step` has logged.
+
+    Lines with `train/*` at `step` or later go, as do `eval/*` after `step`, and
+    whatever is no such line: the last one, if a kill cut it short.
+    """
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+            evaluated = any(name.startswith("eval") for name in record)
+            if record["step"] < step or (evaluated and record["step"] == step):
+                kept.append(line + "\n")
+        except (ValueError, TypeError, KeyError, AttributeError):
+            continue
+    write_text(path, "".join(kept))
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns {"a.b": value} of nested mappings, as JSON would give the values back."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns the object that a JSON file holds.
+
+    Raises:
+        InputError: it does not exist or is not one.
+    """
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path} cannot be read ({error}); is this a run's --workdir?"
+        ) from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds no JSON object; is this a run's --workdir?")
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `text`, whole or not at all."""
+    unfinished = path.with_name(path.name + UNFINISHED)
+    unfinished.write_text(text)
+    unfinished.replace(path)
+
+
+LOCK = ".lock"
+
+
+def unused(path: Path) -> Path:
+    """Returns `path`, or with -2, -3, ... behind it where there is one already."""
+    others = (path.with_name(f"{path.name}-{n}") for n in itertools.count(2))
+    return next(p for p in itertools.chain([path], others) if not p.exists())
+
+
+@contextmanager
+def locked(folder: Path, flag: str) -> Iterator[None]:
+    """Makes a folder and holds its lock.
+
+    The lock is the kernel's (`flock`): it ends with the process, however that ends.
+
+    Args:
+        folder: any.
+        flag: which names it on the command line, for the messages.
+
+    Raises:
+        InputError: it cannot be written, or another process holds it.
+    """
+    with writing(folder, flag):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _lock(lock, folder, flag)
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextmanager
+def writing(folder: Path, flag: str, advice: str = "name another") -> Iterator[None]:
+    """Says in one line that a folder cannot be written, where that shows within.
+
+    Args:
+        folder: what is written to.
+        flag: which names it on the command line.
+        advice: what to do about it.
+
+    Raises:
+        InputError: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"got --{flag}={folder}, need a folder that can be written"
+            f" ({error.strerror}); {advice}"
+        ) from error
+
+
+def _lock(lock: int, folder: Path, flag: str) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        owner = os.read(lock, 100).decode(errors="replace") or "another process"
+        raise InputError(
+            f"{folder} is in use by {owner}; wait for it, stop it, or name another"
+            f" --{flag}"
+        ) from error
+    os.truncate(lock, 0)
+    os.write(lock, f"process {os.getpid()} on {platform.node()}".encode())
+
+
+def of_run(config: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
+    """Returns the SHA-256 of the configuration, the data's fingerprint and the seed.
+
+    The hash leaves out whatever may change on resume, and `train.steps`, which may
+    where the schedule allows it.
+
+    Args:
+        config: resolved, nested.
+        fingerprint: of the data set that is trained on.
+    """
+    fixed = {
+        name: value
+        for name, value in flatten(config).items()
+        if name not in MAY_CHANGE and not name.startswith(CHANGES_BYTES)
+    }
+    return {
+        "config": integrity.seal(fixed),
+        "data": fingerprint,
+        "seed": config["seed"],
+    }
+
+
+def of_workdir(workdir: Path) -> dict[str, Any]:
+    """Returns the same of the run in a folder.
+
+    Raises:
+        InputError: `workdir` is not one of a run.
+    """
+    config = read_json(workdir / CONFIG)
+    return of_run(config, trained_on(workdir)["fingerprint"])

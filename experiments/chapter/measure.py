@@ -1,0 +1,132 @@
+"""Measures the rows that were asked for, and writes what is known of all."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from chapter import output
+from chapter.budgets import BUDGETS
+from chapter.checks import TOO_SHORT
+from chapter.lab import Data, Lab, lasting
+from chapter.ledger import Ledger
+from chapter.row import measured
+from chapter.table import ROWS
+from cnnjax.data.load import EMBEDDED
+from cnnjax.errors import InputError, MissingPackageError, RunError
+from cnnjax.runtime.signals import StopRequestedError
+from cnnjax.workdir import files
+
+CHART = "claims.png"
+CHAPTER_S = ("cifar10", "mnist")
+
+
+def measure(
+    recipes: Mapping[str, ConfigDict],
+    data: Mapping[str, Data],
+    *,
+    budget: str,
+    only: Sequence[str],
+    out: Path,
+    workdir: Path,
+    readme: Path,
+) -> None:
+    """Measures rows one after the other; one that is finished is not measured again.
+
+    Args:
+        recipes: name of a file of `experiments/configs` -> configuration.
+        data: "cifar" and "mnist" -> where the pictures are.
+        budget: one of `BUDGETS`.
+        only: names of rows; none for all.
+        out: folder of `claims.json` and `claims.png`.
+        workdir: folder of the runs.
+        readme: gets the table, where it has the marks for one.
+
+    Raises:
+        InputError: there is no such budget or row, the data are missing, another
+            process measures into `out`, or what is in there is of other recipes; or a
+            row of `only` needs a package that is missing.
+        RunError: a training failed; the other rows have been measured.
+        StopRequestedError: SIGTERM or Ctrl-C; the same call goes on.
+    """
+    unknown = [name for name in only if name not in ROWS]
+    if budget not in BUDGETS or unknown:
+        raise InputError(
+            f"got --budget={budget} and --only={','.join(only)}, need one of"
+            f" {','.join(BUDGETS)} and some of {','.join(ROWS)}"
+        )
+    with files.locked(out, "out"):
+        ledger = Ledger(out)
+        ledger.keep_recipes({name: lasting(recipe) for name, recipe in recipes.items()})
+        lab = Lab(recipes, data, BUDGETS[budget], ledger, workdir)
+        failed, left_out = _measure_all(lab, ledger, list(only or ROWS))
+        best = best_rows(ledger.rows.values())
+        (out / CHART).write_bytes(output.chart(best))
+        written = [str(path) for path in (ledger.path, out / CHART) if path.exists()]
+        if output.write_readme(best, readme):
+            written.append(str(readme))
+    print(f"wrote {', '.join(written)}")
+    if failed:
+        raise RunError("; ".join(failed))
+    if only and left_out:  # of all rows some may be left out, of those named none
+        raise InputError("; ".join(left_out))
+
+
+def _measure_all(
+    lab: Lab, ledger: Ledger, names: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Measures and prints rows; says which failed and which were left out, and why."""
+    keys, failed, left_out = {}, [], []
+    for name in names:
+        row = ROWS[name]
+        on = [lab.name_of(row.data)] if row.data else []
+        key = keys[name] = ", ".join([name, lab.budget.name, *on])
+        if key in ledger.rows:
+            print(f"{name} is finished")
+            continue
+        stated = "; ".join(f"{check.what} {_stated(check)}" for check in row.checks)
+        print(f"\n==== {name}: {row.claim}\nstated: {stated}", flush=True)
+        try:
+            ledger.put_row(key, measured(row, lab))
+        except MissingPackageError as error:  # the other rows do without
+            left_out.append(f"{name} is left out: {error}")
+        except StopRequestedError:
+            raise
+        except RunError as error:  # nor do they need this one
+            failed.append(f"{name} failed: {error}")
+        else:
+            print(f"{name}: {ledger.rows[key]['verdict']}", flush=True)
+    output.print_table(
+        [ledger.rows[key] for key in keys.values() if key in ledger.rows]
+    )
+    if left_out:
+        print("\n".join(left_out))
+    return failed, left_out
+
+
+def _stated(check: Any) -> str:
+    return output.band(
+        {
+            "band": [check.low, None if math.isinf(check.high) else check.high],
+            "unit": check.unit,
+        }
+    )
+
+
+def best_rows(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns one row of each claim, in the order of the table.
+
+    One of enough steps, if there is one; then that on the chapter's own pictures, else
+    on others, else on embedded ones; then that of the largest budget.
+    """
+    order = list(BUDGETS)
+
+    def rank(row: dict[str, Any]) -> tuple[bool, int, int]:
+        enough = row["verdict"] != TOO_SHORT
+        trueness = (row["dataset"] in ("", *CHAPTER_S)) - (row["dataset"] in EMBEDDED)
+        return enough, trueness, order.index(row["budget"])
+
+    chosen = {row["row"]: row for row in sorted(rows, key=rank)}
+    return [chosen[name] for name in ROWS if name in chosen]

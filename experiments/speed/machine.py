@@ -1,0 +1,34 @@
+"""What the machine itself can do: products of matrices, and memory."""
+
+import jax
+import jax.numpy as jnp
+
+from speed.timing import Case
+
+GEMM_SIZE = {"cpu": 2048, "gpu": 8192}
+STREAM_BYTES = {"cpu": 1 << 28, "gpu": 1 << 32}
+
+
+def gemm() -> Case:
+    """Returns the product of two square float32 matrices, 2 n^3 operations.
+
+    n is 2048 on a CPU and 8192 on a GPU. The product is XLA's on the first device: on
+    a CPU it uses every core.
+    """
+    n = GEMM_SIZE[jax.default_backend()]
+    a, b = jax.random.normal(jax.random.key(0), (2, n, n))
+    # In full float32 also where JAX's default on a GPU would be TF32.
+    product = jax.jit(lambda a, b: jnp.matmul(a, b, precision="highest"))
+    return Case(
+        "matrix product", lambda: product(a, b).block_until_ready(), flops=2 * n**3
+    )
+
+
+def stream() -> Case:
+    """Returns a = b + 2 c over arrays larger than the caches: three transfers."""
+    size = STREAM_BYTES[jax.default_backend()] // 4
+    b, c = jnp.ones(size), jnp.full(size, 0.5)
+    triad = jax.jit(lambda b, c: b + 2 * c)
+    return Case(
+        "memory (triad)", lambda: triad(b, c).block_until_ready(), bytes=3 * 4 * size
+    )

@@ -1,0 +1,68 @@
+"""The benchmark: measures groups of cases in alternation, and writes what it found."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from cnnjax import assembly
+from cnnjax.workdir import files, manifest
+from speed import output
+from speed.groups import GROUPS, network_cases
+from speed.timing import alternate, compare, row
+
+# Idle threads of the other libraries spin for a while before they sleep.
+PAUSE_SECONDS = 0.2
+RESULTS, CHART = "benchmark.json", "benchmark.png"
+
+
+def measure(
+    configs: Mapping[str, ConfigDict],
+    groups: Sequence[str],
+    rounds: int,
+    out: Path,
+    profile: Path | None,
+) -> None:
+    """Measures, prints the tables, and writes `benchmark.json` and `benchmark.png`.
+
+    Args:
+        configs: name of the recipe -> configuration, see `experiments/configs`.
+        groups: names of `GROUPS`.
+        rounds: that each case is timed, in alternation with the others of its group.
+        out: folder of the results.
+        profile: folder for a trace of five training steps of "base", or None.
+
+    Raises:
+        InputError: `out` cannot be written.
+    """
+    with files.writing(out, "out"):
+        out.mkdir(parents=True, exist_ok=True)
+        (out / RESULTS).touch()  # before ten minutes are spent
+    mesh = assembly.choose_mesh(configs["base"])
+    noise = {"name": "noise of the shapes of cifar10 and mnist"}
+    result = manifest.describe(mesh, mode=configs["base"].parallel.mode, data=noise)
+    measured: dict[str, Any] = {}
+    for group in groups:
+        cases, pairs = GROUPS[group](configs)
+        pause = PAUSE_SECONDS if group == "peers" else 0.0
+        timed = alternate(cases, rounds, pause=pause)
+        peak = timed.get("matrix product")
+        measured[group] = {
+            "cases": {name: row(times, peak) for name, times in timed.items()},
+            "ratios": compare(timed, pairs),
+        }
+        output.print_group(group, measured[group])
+    result |= {"rounds": rounds, "groups": measured}
+    (out / RESULTS).write_text(json.dumps(result, indent=2) + "\n")
+    output.chart(measured, out / CHART)
+    print(f"wrote {out / RESULTS} and {out / CHART}")
+    if profile is not None:
+        case = network_cases({"base": configs["base"]})[0]
+        case.run()
+        with jax.profiler.trace(str(profile)):
+            for _ in range(5):
+                case.run()
+        print(f"wrote a trace of five training steps of CifarCNN to {profile}")
