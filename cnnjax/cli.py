@@ -15,6 +15,7 @@ from ml_collections import ConfigDict, config_flags
 from cnnjax import config as configs
 from cnnjax.errors import InputError, RunError, one_line
 from cnnjax.runtime import backend
+from cnnjax.workdir import files
 
 USAGE = """\
 --config=FILE           the configuration, a Python file with get_config(); looked for
@@ -111,9 +112,6 @@ def main_on_runs(
         return values
 
     def parse_and_run(argv: Sequence[str]) -> None:
-        # Here and not above: it brings JAX, which --help need not wait for.
-        from cnnjax import network
-
         named = flag_values()
         with _flag_errors():
             named(argv, known_only=True)
@@ -127,7 +125,7 @@ def main_on_runs(
         folders = [Path(os.path.expanduser(part)) for part in given]
         found = []
         for folder in dict.fromkeys(folders):
-            stored = configs.from_stored(network.stored_config(folder))
+            stored = configs.from_stored(files.read_json(folder / files.CONFIG))
             values = flag_values()
             with _flag_errors():  # it looks for the fields that are given already here
                 config = config_flags.DEFINE_config_dict(

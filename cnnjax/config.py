@@ -1,6 +1,11 @@
-"""A configuration: made, checked, and read back from a run. Imports no JAX either."""
+"""A run's configuration: every field with its default and range, checks, identity.
+
+It imports neither JAX nor TensorFlow, so that `--help` is quick.
+"""
 
 import dataclasses
+import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,11 +23,15 @@ class Field:
         default: its value where a config does not set it; its type is the field's.
         need: what a good value is, in words.
         is_good: whether a value is.
+        is_new: whether runs of version 0.1.0 lacked it. Its default must then mean what
+            those runs did, and where it stands at its default a run's identity leaves
+            it out, so that they go on. Every field added from now on is new.
     """
 
     default: Any
     need: str
     is_good: Callable[[Any], bool]
+    is_new: bool = False
 
 
 def _one_of(default: str, *choices: str) -> Field:
@@ -86,15 +95,18 @@ FIELDS = {
     "data.distortions": _some_of(
         (),
         *("shift", "rotate", "scale"),
-        *("crop", "flip", "brightness", "contrast"),
+        *("crop", "flip", "brightness", "contrast", "cutout"),
     ),
     "data.normalise": _one_of("per_image", "per_image", "unit"),
     "model.dtype": _one_of("float32", "float32", "bfloat16"),
     "optim.name": _one_of(
-        "adam", "adam", "sgd", "momentum", "adagrad", "muon", "muon_conv"
+        "adam", "adam", "adamw", "sgd", "momentum", "adagrad", "muon", "muon_conv"
     ),
     "optim.learning_rate": _positive(1e-3, "at step 0"),
     "optim.momentum": _fraction(0.9, "momentum"),
+    "optim.weight_decay": dataclasses.replace(
+        _at_least(0.01, 0, "weight decay, of adamw only"), is_new=True
+    ),
     "optim.schedule": _one_of(
         "exponential", "constant", "exponential", "linear", "cosine"
     ),
@@ -153,28 +165,65 @@ MODEL_FIELDS = {
 }
 
 
+# What may differ between a run and its resumption; `train.steps` only where the
+# schedule does not depend on it. `parallel.*` may differ too, but changes the bytes.
+MAY_CHANGE = (
+    "compile_cache",
+    "train.steps",
+    "train.steps_per_call",
+    "train.log_every",
+    "train.eval_every",
+    "train.checkpoint_every",
+    "train.report",
+    "train.tensorboard",
+    "data.pipeline",
+    "data.workers",
+)
+CHANGES_BYTES = "parallel."
+
+
 def fields(model: str) -> dict[str, Field]:
-    """Returns the fields that a configuration of `model` has, by dotted name."""
-    name = _one_of(model, *MODEL_FIELDS)
-    return {"model.name": name} | FIELDS | MODEL_FIELDS[model]
+    """Returns the fields that a configuration of `model` has, by dotted name.
+
+    Raises:
+        KeyError: there is no such network.
+    """
+    own = MODEL_FIELDS[model] if model in MODEL_FIELDS else _fields_of_module(model)
+    return {"model.name": _text(model, "a network of cnnjax.models")} | FIELDS | own
 
 
-def default_config(model: str) -> ConfigDict:
-    """Returns a configuration with every field of `model` at its default."""
-    config = ConfigDict()
-    for name, field in fields(model).items():
-        *sections, leaf = name.split(".")
-        section = config
-        for part in sections:
-            if part not in section:
-                section[part] = ConfigDict()
-            section = section[part]
-        section[leaf] = field.default
-    return config
+def _fields_of_module(model: str) -> dict[str, Field]:
+    """Returns the fields of a network that has no entry here: those of its class."""
+    # Only for such a network, as it brings JAX.
+    from cnnjax.models import MODELS
+
+    found = {
+        f"optim.{name}": Field(0.0, f"at least 0 weight of {what}", lambda v: v >= 0)
+        for name, what in (("l1", "sum(abs(w))"), ("l2", "sum(w**2) / 2"))
+    }
+    for field in dataclasses.fields(MODELS[model]):
+        if isinstance(field.default, bool | int | float | str | tuple):
+            need = f"a value like {field.default!r}"
+            found[f"model.{field.name}"] = Field(field.default, need, lambda v: True)
+    for name in ("name", "parent", "dtype", "num_classes"):
+        found.pop(f"model.{name}", None)
+    return {k: dataclasses.replace(v, is_new=True) for k, v in found.items()}
+
+
+def default_config(model: str = "CifarCNN") -> ConfigDict:
+    """Returns a configuration with every field of a network at its default.
+
+    Args:
+        model: a name in `cnnjax.models.MODELS`.
+    """
+    known = fields(model)
+    return _nested({name: field.default for name, field in known.items()})
 
 
 def from_stored(values: Mapping[str, Any]) -> ConfigDict:
     """Returns the configuration that a run has stored as JSON.
+
+    A field that the version that stored it lacked has its default.
 
     Args:
         values: nested, as `config.to_dict()` was; JSON has no tuples.
@@ -182,20 +231,106 @@ def from_stored(values: Mapping[str, Any]) -> ConfigDict:
     Raises:
         InputError: it is not a valid configuration.
     """
-    config = _with_tuples(values)
+    for name in values:
+        if "." in name:
+            raise InputError(f"a stored configuration has no field {name!r}: it nests")
+    flat = filled(values).items()
+    config = _nested({k: tuple(v) if isinstance(v, list) else v for k, v in flat})
     validate(config)
     return config
 
 
-def _with_tuples(values: Mapping[str, Any]) -> ConfigDict:
-    config = ConfigDict()
+def filled(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a stored configuration, flat and as JSON, with the new fields it lacks.
+
+    Args:
+        values: nested, of this version or of one before it.
+
+    Raises:
+        InputError: there is no such network.
+    """
+    flat = flatten(values)
+    _check_model(flat)
+    known = fields(flat["model.name"]).items()
+    return flatten({n: field.default for n, field in known if field.is_new}) | flat
+
+
+def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns {"a.b": value} of nested mappings, with the values as JSON has them."""
+    flat: dict[str, Any] = {}
     for name, value in values.items():
-        if "." in name:
-            raise InputError(f"a stored configuration has no field {name!r}: it nests")
-        if isinstance(value, Mapping):
-            value = _with_tuples(value)
-        config[name] = tuple(value) if isinstance(value, list) else value
+        if isinstance(value, Mapping | ConfigDict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def lasting(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields that decide what a run learns, flat and as JSON has them.
+
+    Those of `MAY_CHANGE` and `parallel.*` are left out, and new fields that stand at
+    their default, so that the result is the same for every version that has a run.
+
+    Args:
+        values: a nested configuration, of this version or of one before it.
+    """
+    flat = flatten(values)
+    _check_model(flat)
+    known = fields(flat["model.name"]).items()
+    defaults = flatten({n: field.default for n, field in known if field.is_new})
+    return {
+        name: value
+        for name, value in flat.items()
+        if name not in MAY_CHANGE
+        and not name.startswith(CHANGES_BYTES)
+        and not (name in defaults and value == defaults[name])
+    }
+
+
+def seal(value: Any) -> str:
+    """Returns the SHA-256 of what JSON holds, in whatever order it is written."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def identity(values: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
+    """Returns a run's identity, which its checkpoints carry.
+
+    Args:
+        values: the run's nested configuration.
+        fingerprint: of the data set that it is trained on.
+
+    Returns:
+        `config`, the SHA-256 of the configuration without what may change on resume;
+        `data`, the fingerprint; and `seed`.
+    """
+    return {
+        "config": seal(lasting(values)),
+        "data": fingerprint,
+        "seed": values["seed"],
+    }
+
+
+def _nested(flat: Mapping[str, Any]) -> ConfigDict:
+    sections = dict.fromkeys(name.partition(".")[0] for name in flat if "." in name)
+    config = ConfigDict({name: {} for name in sections})
+    for name, value in flat.items():
+        section, _, leaf = name.rpartition(".")
+        (config[section] if section else config)[leaf] = value
     return config
+
+
+def _check_model(flat: Mapping[str, Any]) -> None:
+    name = flat.get("model.name")
+    if isinstance(name, str) and name in MODEL_FIELDS:
+        return
+    from cnnjax.models import MODELS
+
+    if not isinstance(name, str) or name not in MODELS:
+        raise InputError(
+            f"got model.name={name!r}, need one of {', '.join(MODELS)}, the names in"
+            " cnnjax/models/__init__.py"
+        )
 
 
 def validate(config: ConfigDict) -> None:
@@ -204,11 +339,7 @@ def validate(config: ConfigDict) -> None:
     What depends on the data or the devices is checked where they are known.
     """
     flat = _flatten(config)
-    if flat.get("model.name") not in list(MODEL_FIELDS):
-        raise InputError(
-            f"got model.name={flat.get('model.name')!r}, need one of"
-            f" {', '.join(MODEL_FIELDS)}"
-        )
+    _check_model(flat)
     known = fields(flat["model.name"])
     for name in sorted(flat.keys() ^ known.keys()):
         problem = "has no field" if name in flat else "lacks the field"

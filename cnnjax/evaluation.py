@@ -1,23 +1,20 @@
 """Exact evaluation: every picture counts once, whatever the batch and the devices."""
 
 import math
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from typing import Any
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
-from cnnjax import parallel
-from cnnjax.data import augment
-from cnnjax.data.load import Split
+from cnnjax.data.dataset import Split
 from cnnjax.metrics import Metrics, with_spread
-from cnnjax.replicas import compile_replicas
+from cnnjax.models.forward import Variables
+from cnnjax.parallel import Part, Partitioner, make_mesh
+from cnnjax.recipe import Recipe
 from cnnjax.runtime.clocks import Clocks
-from cnnjax.step import LossFn, make_eval_step
+from cnnjax.state import TrainState
+from cnnjax.step import make_eval_step
 
 
 def padded_batches(split: Split, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
@@ -38,23 +35,8 @@ def padded_batches(split: Split, batch_size: int) -> Iterator[dict[str, np.ndarr
         }
 
 
-def viewing(
-    preprocessing: augment.Preprocessing, num_views: int
-) -> Callable[[jax.Array], jax.Array]:
-    """Returns how pictures become what the network is fed, without distortions.
-
-    Args:
-        preprocessing: crop and normalisation.
-        num_views: 1 for the central crop, else see `views.take`.
-    """
-    if num_views == 1:
-        return partial(augment.standard_view, preprocessing=preprocessing)
-    mirrored = num_views == 10
-    return partial(take, preprocessing=preprocessing, mirrored=mirrored)
-
-
 class Evaluator:
-    """Counts what a network, or each of many, gets right on a split.
+    """Counts what a network, or each of several, predicts right on a split.
 
     The step is compiled once, as every batch has the same shape: `batch_size` rounded
     up to a multiple of the devices.
@@ -62,70 +44,52 @@ class Evaluator:
 
     def __init__(
         self,
-        model: nn.Module,
-        loss_fn: LossFn,
-        preprocessing: augment.Preprocessing,
+        recipe: Recipe,
+        partitioner: Partitioner,
         *,
         batch_size: int,
-        top_k: int,
-        mesh: Mesh,
-        mode: str,
         clocks: Clocks,
         num_views: int = 1,
-        num_seeds: int = 1,
+        top_k: int = 1,
     ) -> None:
         """Compiles nothing yet: that takes the first batch.
 
         Args:
-            model: a network of `cnnjax.models`.
-            loss_fn: (logits, labels) -> loss of each example.
-            preprocessing: crop and normalisation; its distortions are not applied.
+            recipe: network, loss, crop and normalisation; no distortions are applied.
+            partitioner: the devices, and how many networks are evaluated at once.
             batch_size: pictures at a time.
+            clocks: record the time for compiling.
+            num_views: of each picture: 1, 5 or 10, see `augment.views`.
             top_k: a prediction is right when the label is among the first `top_k`.
-            mesh: the devices, which share a batch, or the seeds if there are several.
-            mode: `jit` or `pmap`.
-            clocks: where the time for compiling is added.
-            num_views: of each picture, see `viewing`.
-            num_seeds: how many replicas are evaluated at once.
         """
-        self._batch_size = math.ceil(batch_size / mesh.size) * mesh.size
-        eval_step = make_eval_step(
-            model,
-            loss_fn=loss_fn,
-            preprocess=viewing(preprocessing, num_views),
-            top_k=top_k,
-            num_views=num_views,
-            axis_name=parallel.AXIS if num_seeds == 1 else None,
+        devices = partitioner.num_devices
+        self._batch_size = math.ceil(batch_size / devices) * devices
+        self._partitioner, self._clocks = partitioner, clocks
+        step = make_eval_step(
+            recipe, num_views=num_views, top_k=top_k, axis_name=partitioner.axis_name
         )
-        self._mapped: Any
-        self._place: Callable[[dict[str, np.ndarray]], Any]
-        if num_seeds == 1:
-            rows = parallel.own_rows(self._batch_size, mesh)
-            self._mapped = parallel.compile_step(eval_step, mesh, mode)
-            self._place = lambda batch: parallel.put_batch(
-                {name: values[rows] for name, values in batch.items()}, mesh, mode
-            )
-        else:
-            self._mapped = compile_replicas(eval_step, mesh, num_own=1, num_whole=1)
-            self._place = partial(parallel.replicate, mesh=mesh)
+        self._step = partitioner.compile(step, Part.STATE, Part.EVALUATION_BATCH)
         self._compiled: Any = None
-        self._clocks = clocks
 
-    def __call__(self, params: Any, split: Split) -> Metrics:
+    def __call__(self, variables: Variables, split: Split) -> Metrics:
         """Returns the sums over all pictures of `split`, float64 on the host.
 
         Args:
-            params: of the network; of several, every array leads with [num_seeds], and
-                so do the sums.
+            variables: of the network, on the devices; of several, every array leads
+                with [num_seeds], and so do the sums.
             split: the pictures.
         """
         sums = []
+        rows = slice(None)
+        if self._partitioner.num_seeds == 1:
+            rows = self._partitioner.rows(self._batch_size)
         for batch in padded_batches(split, self._batch_size):
-            placed = self._place(batch)
+            mine = {name: values[rows] for name, values in batch.items()}
+            placed = self._partitioner.put_batch(mine)
             if self._compiled is None:
-                self._compiled = self._clocks.compile(self._mapped, params, placed)
+                self._compiled = self._clocks.compile(self._step, variables, placed)
             # Fetched each time: on CPU a step must end before the next one starts.
-            sums.append(jax.device_get(self._compiled(params, placed)))
+            sums.append(jax.device_get(self._compiled(variables, placed)))
         total = jax.tree.map(
             lambda *leaves: np.sum(leaves, axis=0, dtype=np.float64), *sums
         )
@@ -133,12 +97,29 @@ class Evaluator:
         return total
 
 
+def evaluate_state(
+    evaluator: Evaluator, state: TrainState, split: Split, prefix: str
+) -> dict[str, Any]:
+    """Returns the figures of the weights, and of their moving average if one is kept.
+
+    Args:
+        evaluator: of the network.
+        state: on the devices.
+        split: the pictures.
+        prefix: of the keys, such as "test"; that of the average is `<prefix>_ema`.
+    """
+    values = summarise(prefix, evaluator(state.variables, split))
+    if state.ema_variables is not None:
+        values |= summarise(f"{prefix}_ema", evaluator(state.ema_variables, split))
+    return values
+
+
 def summarise(prefix: str, sums: Metrics) -> dict[str, Any]:
     """Returns `prefix/accuracy`, a fraction, `/correct`, `/count` and `/loss` in nats.
 
     The loss is the mean of the network's own, the cross-entropy but for LeNet-5 of
-    1998; it holds no penalty on weights and smooths no labels. Of sums of many
-    seeds each is a list, with its mean and deviation; but not the count, which is one.
+    1998; it has no penalty on weights and smooths no labels. Of sums of several seeds
+    each is a list, with its mean and deviation; but not the count, which is one.
     """
     values = {
         f"{prefix}/accuracy": np.asarray(sums.correct / sums.count).tolist(),
@@ -149,34 +130,40 @@ def summarise(prefix: str, sums: Metrics) -> dict[str, Any]:
     return with_spread(values)
 
 
-def take(
-    images: jax.Array, preprocessing: augment.Preprocessing, *, mirrored: bool
-) -> jax.Array:
-    """Returns several standard views of each picture.
-
-    The crops of the four corners and of the middle, and with `mirrored` then the
-    mirror images of these five; each is normalised by itself.
+def evaluate(
+    recipe: Recipe,
+    state: TrainState,
+    split: Split,
+    *,
+    batch_size: int = 500,
+    num_views: int = 1,
+    top_k: int = 1,
+) -> dict[str, Any]:
+    """Returns how a network does on a split, on one device; for notebooks.
 
     Args:
-        images: uint8 [batch, height, width, channels].
-        preprocessing: crop (more than 0) and normalisation; its distortions are not
-            applied.
-        mirrored: whether mirror images are views too; they make no sense for digits.
+        recipe: network, loss, crop and normalisation.
+        state: of one seed.
+        split: the pictures, each of which counts exactly once.
+        batch_size: pictures at a time.
+        num_views: of each picture: 1, 5 or 10, see `augment.views`.
+        top_k: a prediction is right when the label is among the first `top_k`.
 
     Returns:
-        float32 [views, batch, crop, crop, channels], 5 or 10 views.
-
-    Source: cuda-convnet's multiview test, `CroppedCIFARDataProvider` of `convdata.py`.
+        `accuracy` (a fraction), `correct`, `count` and `loss` (mean, in nats); and the
+        same under `ema/...` where the recipe keeps a moving average of the weights.
     """
-    height, width = images.shape[1:3]
-    crop = preprocessing.crop
-    below, right = height - crop, width - crop
-    places = ((0, 0), (0, right), (below, 0), (below, right), (below // 2, right // 2))
-    crops = [
-        images[:, top : top + crop, left : left + crop].astype(jnp.float32)
-        for top, left in places
-    ]
-    if mirrored:
-        crops += [view[:, :, ::-1] for view in crops]
-    how = preprocessing.normalise
-    return jnp.stack([augment.normalise(view, how) for view in crops])
+    partitioner = Partitioner(make_mesh(1))
+    evaluator = Evaluator(
+        recipe,
+        partitioner,
+        batch_size=batch_size,
+        clocks=Clocks(),
+        num_views=num_views,
+        top_k=top_k,
+    )
+    found = evaluate_state(evaluator, partitioner.replicate(state), split, "eval")
+    return {
+        name.replace("eval_ema/", "ema/").removeprefix("eval/"): value
+        for name, value in found.items()
+    }

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax import export
 
 from cnnjax.errors import InputError
-from cnnjax.network import Function
+from cnnjax.metrics import SPREAD_SUFFIXES, of_seed
+from cnnjax.network import Function, Network
 from cnnjax.workdir import files
 
 PLATFORMS = ("cpu", "cuda")
@@ -24,12 +25,64 @@ def to_stablehlo(
     """Returns `probabilities` lowered for every one of `PLATFORMS`, for any batch.
 
     Args:
-        probabilities: from `classifier.make_probabilities`.
+        probabilities: from `Network.probabilities`.
         image_shape: (height, width, channels) of the pictures it takes, uint8.
     """
     shape = export.symbolic_shape(", ".join([BATCH, *map(str, image_shape)]))
     images = jax.ShapeDtypeStruct(shape, jnp.uint8)
     return export.export(jax.jit(probabilities), platforms=PLATFORMS)(images)
+
+
+def card(network: Network, workdir: Path) -> dict[str, Any]:
+    """Returns what a reader of an exported network needs to know.
+
+    Args:
+        network: from `load_network`.
+        workdir: of its run. The accuracies are those of its final metrics, where these
+            are of the same weights; else there are none, and none of many networks
+            whose probabilities are averaged.
+    """
+    stored = files.read_json(workdir / files.MANIFEST)
+    finished, accuracy = workdir / files.FINAL_METRICS, {}
+    if finished.exists():
+        final = files.read_json(finished)
+        averaged = network.weights == "ema_params"
+        if final.get("steps") == network.step and network.num_seeds == 1:
+            accuracy = {
+                name: value
+                for name, value in of_seed(final, network.seed_index).items()
+                if name.startswith("test")
+                and ("_ema/" in name) == averaged
+                and not name.endswith(SPREAD_SUFFIXES)
+            }
+    return {
+        "network": type(network.model).__name__,
+        "input": {
+            "shape": ["batch", *network.image_shape],
+            "dtype": "uint8",
+            "meaning": "pixels in [0, 255], as they are: what preprocessing says is"
+            " done inside",
+        },
+        "output": {
+            "shape": ["batch", len(network.class_names)],
+            "dtype": "float32",
+            "meaning": "probabilities of the classes",
+        },
+        "classes": list(network.class_names),
+        "preprocessing": {
+            "crop": network.preprocessing.crop,
+            "normalise": network.preprocessing.normalise,
+        },
+        "dataset": {k: v for k, v in stored["data"].items() if k != "classes"},
+        "accuracy": accuracy,
+        "top_k": files.read_json(workdir / files.CONFIG)["eval"]["top_k"],
+        "weights": network.weights,
+        "networks": network.num_seeds,
+        "seed_index": network.seed_index,
+        "step": network.step,
+        "platforms": list(PLATFORMS),
+        "versions": {"jax": jax.__version__, "training": stored.get("versions")},
+    }
 
 
 def card_path(path: Path) -> Path:

@@ -1,41 +1,63 @@
-"""The data set that a configuration names, and whether the two fit."""
+"""The network and the data set that a configuration names, and whether they fit."""
 
-import contextlib
+import dataclasses
 import sys
-from collections.abc import Iterator
+from pathlib import Path
 
+import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from cnnjax.data import load as datasets
-from cnnjax.data.load import Dataset, Split
+from cnnjax.data import load
+from cnnjax.data.dataset import Dataset, Split
 from cnnjax.errors import InputError
+from cnnjax.models import MODELS
+from cnnjax.models.facts import facts_of
+from cnnjax.workdir import files
+
+
+def make_model(config: ConfigDict, num_classes: int) -> nn.Module:
+    """Returns the network that `config.model` describes."""
+    options = {k: v for k, v in config.model.items() if k != "name"}
+    options |= {"dtype": jnp.dtype(config.model.dtype), "num_classes": num_classes}
+    network = MODELS[config.model.name]
+    takes = {field.name for field in dataclasses.fields(network)}
+    return network(**{k: v for k, v in options.items() if k in takes})
 
 
 def load_data(
-    config: ConfigDict, *, default_name: str, fallback: str, with_test: bool = True
+    config: ConfigDict,
+    *,
+    default_name: str = "",
+    stand_in: str = "",
+    with_test: bool = True,
 ) -> Dataset:
-    """Returns the data set that `config.data` names, or the embedded `fallback`.
+    """Returns the data set that `config.data` names, or the embedded stand-in.
 
     Args:
         config: its `data`, and what must fit it.
-        default_name: see `data.load.load_dataset`, and so for the others.
-        fallback: as there.
-        with_test: as there.
+        default_name: of the set where the configuration names none; "" for the one
+            that the network's class names.
+        stand_in: the embedded set where that one is missing; "" likewise.
+        with_test: whether the test split is opened.
 
     Raises:
         InputError: it is missing or bad, or its pictures do not fit the configuration.
     """
     data = config.data
-    dataset = datasets.load_dataset(
-        source=data.source,
-        name=data.name,
-        directory=data.dir,
-        file=data.file,
-        download=data.download,
-        on_missing=data.on_missing,
-        default_name=default_name,
-        fallback=fallback,
+    facts = facts_of(make_model(config, num_classes=2))
+    dataset = load.load_source(
+        load.Source(
+            kind=data.source,
+            name=data.name,
+            directory=data.dir,
+            file=data.file,
+            download=data.download,
+            on_missing=data.on_missing,
+        ),
+        default_name=default_name or facts.dataset,
+        stand_in=stand_in or facts.stand_in,
         with_test=with_test,
     )
     height, width, channels = dataset.image_shape
@@ -63,46 +85,36 @@ def load_data(
     return dataset
 
 
-def load_data_of_run(config: ConfigDict, trained_on: str) -> Dataset:
-    """Returns what `config` names, or what its run was trained on; nothing else.
+def load_data_of(config: ConfigDict, workdir: Path) -> Dataset:
+    """Returns what a configuration names, or what its run was trained on.
 
     Args:
-        config: of a run, perhaps with other data.
-        trained_on: the name of what it was trained on.
+        config: of the run, perhaps with other data.
+        workdir: of the run.
 
     Raises:
-        InputError: as `load_data`.
+        InputError: as `load_data`; or the data have other classes than the run.
     """
+    trained = files.trained_on(workdir)
     config = config.copy_and_resolve_references()
     data = config.data
     if data.source == "tfds" and not (data.name or data.dir or data.file):
-        if trained_on in datasets.EMBEDDED:  # they had to stand in
+        if trained["name"] in load.EMBEDDED:  # they had to stand in
             data.source = "embedded"
         else:
             data.on_missing = "error"
-    return load_data(config, default_name=trained_on, fallback=trained_on)
-
-
-@contextlib.contextmanager
-def fitting(config: ConfigDict, dataset: Dataset) -> Iterator[None]:
-    """Says in one line that a network cannot take pictures, where that shows within.
-
-    Args:
-        config: of the network.
-        dataset: of the pictures.
-
-    Raises:
-        InputError: in place of a ValueError.
-    """
-    try:
-        yield
-    except ValueError as error:
+    name = trained["name"]
+    dataset = load_data(config, default_name=name, stand_in=name)
+    if list(dataset.class_names) != trained["classes"]:
         raise InputError(
-            f"{config.model.name} does not fit {dataset.name}: {error}"
-        ) from error
+            f"got {dataset.name} with the classes {', '.join(dataset.class_names)},"
+            f" need those of {name}, which {workdir} was trained on:"
+            f" {', '.join(trained['classes'])}; name such a data set"
+        )
+    return dataset
 
 
-def split(config: ConfigDict, dataset: Dataset) -> tuple[Dataset, Split | None]:
+def hold_out(config: ConfigDict, dataset: Dataset) -> tuple[Dataset, Split | None]:
     """Returns the data set with what is trained on, and what is held out of it.
 
     Classes of which nothing is left to train on are named on standard error.
@@ -116,9 +128,9 @@ def split(config: ConfigDict, dataset: Dataset) -> tuple[Dataset, Split | None]:
     """
     validation, classes = None, np.unique(dataset.train.labels)
     if config.data.val_examples:
-        dataset, validation = datasets.hold_out(dataset, config.data.val_examples)
+        dataset, validation = load.hold_out(dataset, config.data.val_examples)
     if config.data.train_examples:
-        dataset = datasets.take_first(dataset, config.data.train_examples)
+        dataset = load.take_first(dataset, config.data.train_examples)
     left_out = np.setdiff1d(classes, dataset.train.labels)
     if len(left_out):
         names = ", ".join(dataset.class_names[label] for label in left_out)
@@ -135,23 +147,24 @@ def split(config: ConfigDict, dataset: Dataset) -> tuple[Dataset, Split | None]:
     return dataset, validation
 
 
-def embedded_note(config: ConfigDict, dataset: Dataset, default_name: str) -> str:
+def embedded_note(config: ConfigDict, dataset: Dataset, default_name: str = "") -> str:
     """Returns what to say where an embedded set stands in unasked; else "".
 
     Args:
         config: its `data`.
         dataset: what was loaded for it.
-        default_name: of the set where the configuration names none.
+        default_name: as for `load_data`.
     """
-    if config.data.source == "embedded" or config.data.name or config.data.dir:
-        return ""
-    if dataset.name == default_name or config.data.source != "tfds":
+    data, facts = config.data, facts_of(make_model(config, num_classes=2))
+    wanted = default_name or facts.dataset
+    named = data.source != "tfds" or data.name or data.dir
+    if named or dataset.name == wanted:
         return ""
     why = "cannot be downloaded"
-    if not config.data.download:
+    if not data.download:
         why = "data.download=False forbids to download it"
     return (
-        f"{default_name} is not on this machine and {why}: this run uses"
+        f"{wanted} is not on this machine and {why}: this run uses"
         f" the embedded data set '{dataset.name}', and its accuracy says nothing about"
-        f" {default_name}"
+        f" {wanted}"
     )

@@ -1,6 +1,7 @@
 """What is minimised: cross-entropy of the logits and penalties on weights."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -53,32 +54,50 @@ def log_mean_softmax(logits: jax.Array) -> jax.Array:
     return jax.nn.logsumexp(log_softmax, axis=0) - jnp.log(float(len(logits)))
 
 
-def is_penalised(params: Params, layers: Sequence[str]) -> Params:
-    """Returns a tree like `params` that is True at the kernels of `layers`."""
+@dataclasses.dataclass(frozen=True)
+class Penalty:
+    """L1 and L2 penalties on kernels: l1 * sum(abs(w)) + l2 * sum(w**2) / 2.
 
-    def penalised(path: tuple[Any, ...], _: jax.Array) -> bool:
-        names = [entry.key for entry in path]
-        return names[-1] == "kernel" and names[-2] in layers
+    The half is that of `tf.nn.l2_loss`, so that the gradient of the second is l2 * w.
 
-    return jax.tree_util.tree_map_with_path(penalised, params)
-
-
-def l2_penalty(params: Params, layers: Sequence[str], weight: float) -> jax.Array:
-    """Returns weight * sum(w**2) / 2 over the kernels of `layers`, float32 [].
-
-    The half is that of `tf.nn.l2_loss`: the gradient is weight * w.
+    Attributes:
+        l1: weight of the absolute values, at least 0.
+        l2: weight of the squares, at least 0.
+        layers: names of the layers whose kernels are penalised; None for every kernel.
     """
-    squares = [jnp.sum(jnp.square(w)) for w in _penalised_kernels(params, layers)]
-    return weight * sum(squares, jnp.zeros(())) / 2
 
+    l1: float = 0.0
+    l2: float = 0.0
+    layers: tuple[str, ...] | None = None
 
-def l1_penalty(params: Params, layers: Sequence[str], weight: float) -> jax.Array:
-    """Returns weight * sum(abs(w)) over the kernels of `layers`, float32 []."""
-    sizes = [jnp.sum(jnp.abs(w)) for w in _penalised_kernels(params, layers)]
-    return weight * sum(sizes, jnp.zeros(()))
+    def is_penalised(self, params: Params) -> Params:
+        """Returns a tree like `params` that is True at the penalised kernels."""
 
+        def penalised(path: tuple[Any, ...], _: jax.Array) -> bool:
+            names = [entry.key for entry in path]
+            layer = names[-2] if len(names) > 1 else ""
+            is_chosen = self.layers is None or layer in self.layers
+            return names[-1] == "kernel" and is_chosen
 
-def _penalised_kernels(params: Params, layers: Sequence[str]) -> list[jax.Array]:
-    chosen = jax.tree.leaves(is_penalised(params, layers))
-    kernels = jax.tree.leaves(params)
-    return [w for w, is_chosen in zip(kernels, chosen, strict=True) if is_chosen]
+        return jax.tree_util.tree_map_with_path(penalised, params)
+
+    def l1_loss(self, params: Params) -> jax.Array:
+        """Returns l1 * sum(abs(w)) over the penalised kernels, float32 []."""
+        return self.l1 * self._sum(jnp.abs, params)
+
+    def l2_loss(self, params: Params) -> jax.Array:
+        """Returns l2 * sum(w**2) / 2 over the penalised kernels, float32 []."""
+        return self.l2 * self._sum(jnp.square, params) / 2
+
+    def _sum(
+        self, function: Callable[[jax.Array], jax.Array], params: Params
+    ) -> jax.Array:
+        if not self.l1 and not self.l2:
+            return jnp.zeros(())
+        chosen = jax.tree.leaves(self.is_penalised(params))
+        parts = [
+            jnp.sum(function(w))
+            for w, is_chosen in zip(jax.tree.leaves(params), chosen, strict=True)
+            if is_chosen
+        ]
+        return sum(parts, jnp.zeros(()))

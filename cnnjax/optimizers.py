@@ -1,6 +1,5 @@
 """Learning-rate schedules, optax chains and the moving average of the weights."""
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -9,10 +8,12 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
-from cnnjax import losses
+from cnnjax.losses import Penalty
 
 SCHEDULES = ("constant", "exponential", "linear", "cosine")
-OPTIMIZERS = ("adam", "sgd", "momentum", "adagrad", "muon", "muon_conv")
+OPTIMIZERS = ("adam", "adamw", "sgd", "momentum", "adagrad", "muon", "muon_conv")
+
+NO_PENALTY = Penalty()
 
 # Muon's updates are orthogonal matrices; times this and the square root of their longer
 # side their entries are as large as Adam's, so that one learning rate fits both.
@@ -74,32 +75,32 @@ def make_optimizer(
     name: str,
     schedule: optax.Schedule,
     *,
-    momentum: float = 0.0,
-    l1: float = 0.0,
-    l2: float = 0.0,
-    penalised: Sequence[str] = (),
+    penalty: Penalty = NO_PENALTY,
+    momentum: float = 0.9,
+    weight_decay: float = 0.01,
+    output_layer: str = "logits",
 ) -> optax.GradientTransformation:
-    """Returns the optax chain: L2, L1, the optimiser, the schedule.
+    """Returns the optax chain: L2, L1, the optimiser, weight decay, the schedule.
 
     The gradients of the penalties, l2 * w and l1 * sign(w), are added before the
-    optimiser scales them, as they are when the penalties stand in the loss; this is
-    not AdamW.
+    optimiser scales them, as when the penalties stand in the loss. The weight decay of
+    "adamw" is added after: kernels shrink by learning_rate * weight_decay a step.
 
     Args:
         name: one of `OPTIMIZERS`; adagrad's accumulator starts from 0.1, as TF 1's;
             muon is for the kernels of all layers but the last, muon_conv for those of
             convolutions, with Nesterov's Adam for everything else.
         schedule: step -> learning rate.
+        penalty: L1 and L2, and the layers that they are of.
         momentum: of "momentum" only, which is Nesterov's; in [0, 1).
-        l1: weight of the penalty l1 * sum(abs(w)).
-        l2: weight of the penalty l2 * sum(w**2) / 2.
-        penalised: names of the layers whose kernels are penalised.
+        weight_decay: of "adamw" only, on every kernel (Loshchilov and Hutter 2019).
+        output_layer: the layer of the logits, which muon leaves out.
 
     Raises:
         ValueError: there is no such optimiser.
     """
     match name:
-        case "adam":
+        case "adam" | "adamw":
             scale = optax.scale_by_adam()
         case "sgd":
             scale = optax.identity()
@@ -113,19 +114,24 @@ def make_optimizer(
                 -1.0,
                 consistent_rms=MUON_RMS,
                 muon_weight_dimension_numbers=partial(
-                    _as_matrices, ndim=2 if name == "muon" else 4
+                    _as_matrices,
+                    ndim=2 if name == "muon" else 4,
+                    output_layer=output_layer,
                 ),
             )
         case _:
             needed = ", ".join(OPTIMIZERS)
             raise ValueError(f"got optimizer {name!r}, need one of {needed}")
     chain = []
-    only_penalised = partial(losses.is_penalised, layers=penalised)
-    if l2:
-        chain.append(optax.add_decayed_weights(l2, mask=only_penalised))
-    if l1:
-        chain.append(optax.masked(_add_signs(l1), only_penalised))
-    return optax.chain(*chain, scale, optax.scale_by_learning_rate(schedule))
+    if penalty.l2:
+        chain.append(optax.add_decayed_weights(penalty.l2, mask=penalty.is_penalised))
+    if penalty.l1:
+        chain.append(optax.masked(_add_signs(penalty.l1), penalty.is_penalised))
+    chain.append(scale)
+    if name == "adamw":
+        kernels = NO_PENALTY.is_penalised
+        chain.append(optax.add_decayed_weights(weight_decay, mask=kernels))
+    return optax.chain(*chain, optax.scale_by_learning_rate(schedule))
 
 
 def _add_signs(weight: float) -> optax.GradientTransformation:
@@ -136,11 +142,11 @@ def _add_signs(weight: float) -> optax.GradientTransformation:
     )
 
 
-def _as_matrices(params: Any, ndim: int) -> Any:
+def _as_matrices(params: Any, ndim: int, output_layer: str) -> Any:
     """Returns how the hidden kernels of `ndim` axes or more are matrices for Muon."""
 
     def of_leaf(path: Any, leaf: jax.Array) -> Any:
-        if leaf.ndim < ndim or path[-2].key == "logits":
+        if leaf.ndim < ndim or path[-2].key == output_layer:
             return None
         last = leaf.ndim - 1
         return optax.contrib.MuonDimensionNumbers(tuple(range(last)), last)
@@ -149,7 +155,7 @@ def _as_matrices(params: Any, ndim: int) -> Any:
 
 
 def update_ema(ema_params: Any, params: Any, step: jax.Array, decay: float) -> Any:
-    """Returns the moving average after the update that made `params`.
+    """Returns the moving average of the parameters after an update.
 
     ema + (1 - d) * (params - ema), d = min(decay, (1 + step) / (10 + step)): TF's
     `ExponentialMovingAverage(decay, num_updates=step)`, whose ramp lets the average
@@ -158,7 +164,7 @@ def update_ema(ema_params: Any, params: Any, step: jax.Array, decay: float) -> A
     Args:
         ema_params: the average so far.
         params: the parameters after the update.
-        step: number of updates done, this one included, int32 [].
+        step: number of updates done, including this one, int32 [].
         decay: in (0, 1).
     """
     ramp = (1.0 + step) / (10.0 + step)

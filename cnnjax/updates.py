@@ -1,51 +1,21 @@
-"""What is trained and how, and the feeding of the compiled step."""
+"""Feeding the compiled step: batches from the host, or made on the devices."""
 
-import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
-import flax.linen as nn
 import jax
 import numpy as np
-import optax
-from jax.sharding import Mesh
 
-from cnnjax import parallel
+from cnnjax.data import batches as batching
+from cnnjax.data.dataset import Split
 from cnnjax.metrics import Metrics
+from cnnjax.models.facts import facts_of
+from cnnjax.parallel import Part, Partitioner
+from cnnjax.recipe import Recipe
 from cnnjax.runtime.clocks import Clocks
 from cnnjax.state import TrainState
-from cnnjax.step import LossFn, TrainStep, make_eval_step, make_train_step
-
-Batches = Iterator[dict[str, np.ndarray]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """What is trained, and how a step changes it.
-
-    Attributes:
-        model: a network of `cnnjax.models`.
-        tx: the optax chain, with `schedule` and the gradient of the L2 penalty in it.
-        schedule: step -> learning rate, for the log.
-        loss_fn: (logits, labels) -> loss of each example, which is trained on.
-        eval_loss_fn: the same for evaluations, which smooth no labels.
-        l2: weight of the L2 penalty, for the log.
-        penalised: the layers whose kernels it is of.
-        ema_decay: of the moving average of the parameters; 0 keeps none.
-        has_dropout: whether accuracy on a batch takes a pass with dropout off.
-        l1: weight of the L1 penalty on the same kernels, for the log.
-    """
-
-    model: nn.Module
-    tx: optax.GradientTransformation
-    schedule: optax.Schedule
-    loss_fn: LossFn
-    eval_loss_fn: LossFn
-    l2: float
-    penalised: Sequence[str]
-    ema_decay: float
-    has_dropout: bool
-    l1: float = 0.0
+from cnnjax.step import Batch, make_eval_step, make_multi_step, make_train_step
 
 
 class Update(Protocol):
@@ -58,9 +28,9 @@ class Update(Protocol):
     ) -> tuple[TrainState, dict[str, Any]]:
         """Returns the state after `steps`, and the metrics of each.
 
-        They are arrays [len(steps)], or numbers where that is one. With `fetch` they
-        are on the host, and the first accuracy is that with dropout off, as the chapter
-        prints it.
+        They are arrays [len(steps)], or numbers where that is one; of several seeds
+        they lead with [num_seeds]. With `fetch` they are on the host, and the first
+        accuracy is that without dropout, as the chapter prints it.
         """
 
 
@@ -70,37 +40,35 @@ class StreamedUpdate:
     steps_per_call = 1
 
     def __init__(
-        self, recipe: Recipe, batches: Batches, mesh: Mesh, mode: str, clocks: Clocks
+        self,
+        recipe: Recipe,
+        batches: Iterator[dict[str, np.ndarray]],
+        partitioner: Partitioner,
+        clocks: Clocks,
     ) -> None:
         """Compiles nothing yet: that takes the first batch.
 
         Args:
             recipe: network, loss and optimiser.
-            batches: from the first step on.
-            mesh: the devices.
-            mode: `jit` or `pmap`.
-            clocks: where the time goes.
+            batches: this process's rows of every batch, from the first step on.
+            partitioner: the devices; of one seed.
+            clocks: record the time that this takes.
         """
-        self._batches, self._mesh, self._mode = batches, mesh, mode
-        self._clocks = clocks
-        self._mapped = parallel.compile_step(
-            train_step_of(recipe), mesh, mode, donate=True
+        self._batches, self._partitioner, self._clocks = batches, partitioner, clocks
+        axis, parts = partitioner.axis_name, (Part.STATE, Part.TRAINING_BATCH)
+        self._train_step = _Compiled(
+            partitioner.compile(make_train_step(recipe, axis), *parts, donate=True),
+            clocks,
         )
-        self._mapped_eval = None
-        if recipe.has_dropout:
-            eval_step = make_eval_step(
-                recipe.model, loss_fn=recipe.loss_fn, axis_name=parallel.AXIS
-            )
-            self._mapped_eval = parallel.compile_step(eval_step, mesh, mode)
-        self._train_step: Any = None
-        self._eval_step: Any = None
+        self._clean_step: _Compiled | None = None
+        if facts_of(recipe.model).has_dropout:
+            clean = make_eval_step(recipe, axis_name=axis, prepared=True)
+            self._clean_step = _Compiled(partitioner.compile(clean, *parts), clocks)
         self._ahead: dict[str, jax.Array] | None = None
 
     def _next_batch(self) -> dict[str, jax.Array] | None:
         batch = next(self._batches, None)
-        if batch is None:
-            return None
-        return parallel.put_batch(batch, self._mesh, self._mode)
+        return None if batch is None else self._partitioner.put_batch(batch)
 
     def __call__(
         self, state: TrainState, steps: range, *, fetch: bool
@@ -108,49 +76,135 @@ class StreamedUpdate:
         """See `Update`; `steps` is one step."""
         with self._clocks.training():
             batch = self._ahead or self._next_batch()
-        if self._train_step is None:
-            self._train_step = self._clocks.compile(self._mapped, state, batch)
-            if self._mapped_eval is not None:
-                self._eval_step = self._clocks.compile(
-                    self._mapped_eval, state.params, batch
-                )
+        self._train_step.prepare(state, batch)
         clean = None
-        if fetch and self._eval_step is not None:
-            clean = jax.device_get(self._eval_step(state.params, batch))
+        if self._clean_step is not None:
+            self._clean_step.prepare(state.variables, batch)
+            if fetch:
+                clean = jax.device_get(self._clean_step(state.variables, batch))
         with self._clocks.training():
             state, metrics = self._train_step(state, batch)
             # While the devices are at work; after it they would wait for it.
             self._ahead = self._next_batch()
-            metrics = settle(metrics, self._mesh, fetch)
-        return state, with_clean_accuracy(metrics, clean)
+            metrics = _settle(metrics, self._partitioner, fetch)
+        return state, _with_clean_accuracy(metrics, clean)
 
 
-def train_step_of(recipe: Recipe, axis_name: str | None = parallel.AXIS) -> TrainStep:
-    """Returns the training step of a recipe, for one device of a mesh."""
-    return make_train_step(
-        recipe.model,
-        recipe.tx,
-        loss_fn=recipe.loss_fn,
-        l1=recipe.l1,
-        l2=recipe.l2,
-        penalised=recipe.penalised,
-        ema_decay=recipe.ema_decay,
-        axis_name=axis_name,
-    )
+class ResidentUpdate:
+    """Many updates a call, of batches made on the devices from the data set there."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        split: Split,
+        partitioner: Partitioner,
+        *,
+        seed: int,
+        batch_size: int,
+        steps_per_call: int,
+        clocks: Clocks,
+    ) -> None:
+        """Puts the data set on every device; compiles nothing yet.
+
+        Args:
+            recipe: network, loss, optimiser and preprocessing.
+            split: the training pictures.
+            partitioner: the devices, and how many seeds share them.
+            seed: of the run; the others of several are those after it.
+            batch_size: of each seed's global batch.
+            steps_per_call: at most, of each seed.
+            clocks: record the time that this takes.
+        """
+        self.steps_per_call = steps_per_call
+        self._partitioner, self._clocks = partitioner, clocks
+        self._seeds = range(seed, seed + partitioner.num_seeds)
+        self._chunk = partial(
+            batching.chunk,
+            num_examples=len(split.labels),
+            batch_size=batch_size,
+            capacity=steps_per_call,
+        )
+        self._rows = slice(None)
+        if partitioner.num_seeds == 1:
+            self._rows = partitioner.rows(batch_size)
+        self._data = partitioner.replicate(batching.whole(split))
+        axis = partitioner.axis_name
+        make_batch = partial(batching.make_batch, preprocessing=recipe.preprocessing)
+        step = make_multi_step(make_train_step(recipe, axis), make_batch)
+        parts = (Part.STATE, Part.TRAINING_BATCH, Part.WHOLE)
+        self._multi_step = _Compiled(
+            partitioner.compile(step, *parts, Part.WHOLE, donate=True), clocks
+        )
+        self._clean_step: _Compiled | None = None
+        if facts_of(recipe.model).has_dropout:
+            clean = _clean_step_of(recipe, make_batch, axis)
+            self._clean_step = _Compiled(partitioner.compile(clean, *parts), clocks)
+
+    def __call__(
+        self, state: TrainState, steps: range, *, fetch: bool
+    ) -> tuple[TrainState, dict[str, Any]]:
+        """See `Update`."""
+        with self._clocks.training():
+            chunks = [
+                self._chunk(seed=seed, first_step=steps.start, num_steps=len(steps))
+                for seed in self._seeds
+            ]
+            mine = [{k: v[self._rows] for k, v in chunk.items()} for chunk in chunks]
+            chunk = self._partitioner.put_each(mine, Part.TRAINING_BATCH)
+            count = self._partitioner.replicate(np.int32(len(steps)))
+        self._multi_step.prepare(state, chunk, self._data, count)
+        clean = None
+        if self._clean_step is not None:
+            self._clean_step.prepare(state, chunk, self._data)
+            if fetch:
+                clean = jax.device_get(self._clean_step(state, chunk, self._data))
+        with self._clocks.training():
+            state, metrics = self._multi_step(state, chunk, self._data, count)
+            metrics = _settle(metrics, self._partitioner, fetch)
+        metrics = {name: values[..., : len(steps)] for name, values in metrics.items()}
+        return state, _with_clean_accuracy(metrics, clean)
 
 
-def settle(metrics: dict[str, jax.Array], mesh: Mesh, fetch: bool) -> dict[str, Any]:
-    """Returns the metrics, on the host with `fetch`; waits for them on a CPU."""
+class _Compiled:
+    """A step that is compiled for its first arguments, and refuses any other shapes."""
+
+    def __init__(self, step: Any, clocks: Clocks) -> None:
+        self._step, self._clocks = step, clocks
+        self._compiled: Any = None
+
+    def prepare(self, *arguments: Any) -> None:
+        if self._compiled is None:
+            self._compiled = self._clocks.compile(self._step, *arguments)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._compiled(*arguments)
+
+
+def _clean_step_of(
+    recipe: Recipe, make_batch: Callable[..., Batch], axis_name: str | None
+) -> Callable[[TrainState, Batch, Batch], Metrics]:
+    """Returns (state, chunk, data) -> sums over the chunk's first batch, no dropout."""
+    eval_step = make_eval_step(recipe, axis_name=axis_name, prepared=True)
+
+    def first_of_chunk(state: TrainState, chunk: Batch, data: Batch) -> Metrics:
+        index, position = chunk["index"][:, 0], chunk["position"][:, 0]
+        batch = make_batch(state.seed, data, index, position)
+        return eval_step(state.variables, batch)
+
+    return first_of_chunk
+
+
+def _settle(
+    metrics: dict[str, jax.Array], partitioner: Partitioner, fetch: bool
+) -> dict[str, Any]:
+    """Returns the metrics, on the host with `fetch`."""
     if fetch:
         return jax.device_get(metrics)
-    # On CPU a step that starts before the last one's all-reduce has met can take the
-    # thread that it waits for: a deadlock. Waiting costs nothing there.
-    if mesh.devices.flat[0].platform == "cpu":
-        jax.block_until_ready(metrics)
+    partitioner.wait_for(metrics)
     return metrics
 
 
-def with_clean_accuracy(
+def _with_clean_accuracy(
     metrics: dict[str, Any], clean: Metrics | None
 ) -> dict[str, Any]:
     """Returns the metrics, the first accuracy replaced by that of `clean`, if any."""

@@ -3,8 +3,6 @@
 python experiments/cifar10.py --config=configs/base.py
 """
 
-from pathlib import Path
-
 from ml_collections import ConfigDict
 
 from cnnjax import cli
@@ -22,7 +20,7 @@ def run(config: ConfigDict, workdir: str) -> None:
     from cnnjax import launch
 
     where = workdir or launch.default_workdir(cli.name(DEFAULT_CONFIG))
-    launch.train(config, Path(where), default_name="cifar10", fallback="shapes")
+    launch.train(config, where, default_name="cifar10", stand_in="shapes")
 
 
 if __name__ == "__main__":

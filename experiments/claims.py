@@ -7,12 +7,13 @@ python experiments/claims.py --budget=quick
 --cifar=NAME      TFDS set in place of CIFAR-10 [cifar10]
 --mnist=NAME      TFDS set in place of MNIST [mnist]
 --dir=DIR         TFDS's data dir
---out=DIR         folder of claims.json and claims.png [experiments/results]
+--out=DIR         folder of claims.json and claims.png, and of a README.md whose table
+                  of claims is replaced, if it has one [experiments/results]
 --workdir=DIR     folder of the runs [runs/claims]
 
-A row that is finished is not measured again, nor a run that a row shares with others;
-stopped or killed, the same command goes on. Without --dir, and without CIFAR-10 or
-MNIST, the embedded pictures stand in, and say nothing about them.
+A row that is finished is not measured again, nor a run that several rows share; after a
+stop or a kill the same command continues. Without --dir, and without CIFAR-10 or MNIST,
+the embedded pictures stand in, and say nothing about them.
 """
 
 from pathlib import Path
@@ -21,8 +22,7 @@ from cnnjax import cli
 from cnnjax.runtime import backend
 
 CONFIGS = ("base", "long", "mnist", "mlp")
-RESULTS = Path(__file__).resolve().parent / "results"
-README = RESULTS.parents[1] / "README.md"
+README = Path(__file__).resolve().parent / "results" / "README.md"
 
 
 def run(
@@ -35,14 +35,14 @@ def run(
     out: str,
     workdir: str,
 ) -> None:
-    """Measures, prints the table, and writes it; into the README where that is ours."""
+    """Measures, prints the table, and writes it, into OUT/README.md as well."""
     del arguments  # none are taken
     backend.start()
     # Here and not above, so that --help need not wait for JAX.
     from chapter.lab import Data
     from chapter.measure import measure
 
-    where = Path(out) if out else RESULTS
+    where = Path(out) if out else README.parent
     measure(
         {name: cli.recipe(name) for name in CONFIGS},
         {
@@ -53,7 +53,7 @@ def run(
         only=only.split(",") if only else (),
         out=where,
         workdir=Path(workdir),
-        readme=README if where.resolve() == RESULTS else where / README.name,
+        readme=where / README.name,
     )
 
 

@@ -19,9 +19,20 @@ def run(config: ConfigDict, workdir: Path, checkpoint: str) -> None:
         compile_cache=config.compile_cache, deterministic=config.deterministic
     )
     # Here and not above, so that --help need not wait for JAX.
-    from cnnjax import run_evaluation
+    from cnnjax.evaluation import evaluate_state
+    from cnnjax.reporting import console
+    from cnnjax.run import load_run, restore
+    from cnnjax.runtime.clocks import Clocks
 
-    run_evaluation.evaluate(config, workdir, checkpoint)
+    trained = load_run(workdir, config)
+    state = restore(workdir, trained.init_state(), checkpoint)
+    test, clocks, views = trained.dataset.test, Clocks(), config.eval.views
+    values = evaluate_state(trained.evaluator(clocks), state, test, "test")
+    if views > 1:
+        multiview = trained.evaluator(clocks, views)
+        values |= evaluate_state(multiview, state, test, "test_multiview")
+    seeds = trained.seeds if len(trained.seeds) > 1 else ()
+    console.print_precisions(values, trained.dataset.name, config.eval.top_k, seeds)
 
 
 if __name__ == "__main__":

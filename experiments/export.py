@@ -35,16 +35,12 @@ def run(arguments: list[str], *, workdir: str, to: str, seed_index: int) -> None
         )
     backend.start()
     # Here and not above, so that --help need not wait for JAX.
-    from cnnjax import exporting, network
+    from cnnjax import exporting
+    from cnnjax.network import load_network
 
-    loaded = network.load(Path(workdir), seed_index)
-    logits = network.make_logits(
-        loaded.model, loaded.params, loaded.preprocessing, loaded.num_seeds
-    )
-    exported = exporting.to_stablehlo(
-        network.make_probabilities(logits), loaded.image_shape
-    )
-    card = network.card(loaded, Path(workdir))
+    network = load_network(workdir, seed_index)
+    exported = exporting.to_stablehlo(network.probabilities, network.image_shape)
+    card = exporting.card(network, Path(workdir))
     with files.writing(path, "to"):
         exporting.write(path, exported, card)
     print(f"{path} and {exporting.card_path(path)} are written")

@@ -3,8 +3,6 @@
 python experiments/mnist.py --config=configs/mnist.py
 """
 
-from pathlib import Path
-
 from ml_collections import ConfigDict
 
 from cnnjax import cli
@@ -22,7 +20,7 @@ def run(config: ConfigDict, workdir: str) -> None:
     from cnnjax import launch
 
     where = workdir or launch.default_workdir(cli.name(DEFAULT_CONFIG))
-    launch.train(config, Path(where), default_name="mnist", fallback="digits")
+    launch.train(config, where, default_name="mnist", stand_in="digits")
 
 
 if __name__ == "__main__":

@@ -53,22 +53,20 @@ def run(
         )
     backend.start()
     # Here and not above, so that --help need not wait for JAX.
-    from cnnjax import exporting, network
+    from cnnjax import exporting
     from cnnjax.data.sources import pictures
+    from cnnjax.network import in_batches, load_network
     from cnnjax.reporting import tables
 
     about: dict[str, Any]
     if export:
         exported, card = exporting.load(Path(export))
-        probabilities, logits = exported.call, None
+        probabilities, saliencies = exported.call, None
         shape, names = exported.in_avals[0].shape[1:], card["classes"]
         about = {"export": export, "dataset": card["dataset"]["name"]}
     else:
-        loaded = network.load(Path(workdir), seed_index)
-        logits = network.make_logits(
-            loaded.model, loaded.params, loaded.preprocessing, loaded.num_seeds
-        )
-        probabilities = network.make_probabilities(logits)
+        loaded = load_network(workdir, seed_index)
+        probabilities, saliencies = loaded.probabilities, loaded.saliency
         shape, names = loaded.image_shape, loaded.class_names
         about = {
             "workdir": workdir,
@@ -91,13 +89,13 @@ def run(
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if paths:
-        found = network.in_batches(probabilities, images, BATCH_SIZE)
+        found = in_batches(probabilities, images, BATCH_SIZE)
         results: list[dict[str, Any]] = [
             {"file": str(path), "top": tables.top(row, names, top_k)}
             for path, row in zip(paths, found, strict=True)
         ]
-        if saliency and logits is not None:
-            maps = network.in_batches(network.make_saliency(logits), images, BATCH_SIZE)
+        if saliency and saliencies is not None:
+            maps = in_batches(network.make_saliency(logits), images, BATCH_SIZE)
             tables.save_saliencies(Path(saliency), results, images, maps)
         show = tables.print_json if json else tables.print_table
         show(about, results)

@@ -3,6 +3,7 @@
 python experiments/report.py --workdir=runs/first --workdir=runs/second
 """
 
+from functools import partial
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -16,8 +17,9 @@ def run(found: list[tuple[Path, ConfigDict]]) -> None:
     backend.start()
     # Here and not above, so that --help need not wait for JAX.
     from cnnjax.reporting import run_report
+    from cnnjax.run import load_run
 
-    run_report.write(found)
+    run_report.write([workdir for workdir, _ in found], partial(load_run, *found[0]))
 
 
 if __name__ == "__main__":

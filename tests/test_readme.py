@@ -1,11 +1,18 @@
-"""What the README names exists; its commands run in experiments/test_readme.py."""
+"""What the READMEs name exists; their commands run in experiments/test_readme.py."""
 
+import json
 import re
 import shlex
+import statistics
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import pytest
 from absl import flags
 from ml_collections import config_flags
@@ -13,12 +20,33 @@ from ml_collections import config_flags
 from cnnjax import config
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-COMMANDS = [
+TEXTS = {
+    name: (ROOT / name).read_text()
+    for name in (
+        "README.md",
+        "experiments/README.md",
+        "experiments/results/README.md",
+        "cnnjax/README.md",
+    )
+}
+README, _, RESULTS, HOUSE = TEXTS.values()
+COMMANDS = dict.fromkeys(
     line[line.index("python experiments/") :]
-    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for text in TEXTS.values()
+    for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     for line in block.splitlines()
     if "python experiments/" in line
+)
+LINKS = [
+    (name, link)
+    for name, text in TEXTS.items()
+    for link in dict.fromkeys(re.findall(r"\]\(([^()\s]+)\)", text))
+    if "://" not in link
+]
+NAMED = [
+    (name, path, names)
+    for name, text in TEXTS.items()
+    for path, names in re.findall(r"\]\(([\w/.]+\.py)\) ((?:`\w+`(?: and )?)+)", text)
 ]
 DEFAULTS = {
     "cifar10.py": "configs/base.py",
@@ -29,8 +57,13 @@ DEFAULTS = {
 
 
 def test_there_are_commands() -> None:
-    assert len(COMMANDS) > 10
-    assert README.count("<!-- ci: tests -->") == 1
+    assert len(COMMANDS) > 20
+    assert "".join(TEXTS.values()).count("<!-- ci: tests -->") == 1
+    assert "<!-- ci: tests -->" in README
+
+
+def test_the_first_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 250
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -56,16 +89,113 @@ def test_a_command_can_be_run(command: str) -> None:
     config.validate(made.value)
 
 
-@pytest.mark.parametrize("path", re.findall(r"\]\(([^)#h][^)]*)\)", README))
-def test_a_link_leads_somewhere(path: str) -> None:
-    assert (ROOT / path).exists()
+def anchors(text: str) -> set[str]:
+    """Returns the anchors that GitHub gives the headings."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
 
 
-@pytest.mark.parametrize(
-    ("path", "names"),
-    re.findall(r"\]\((cnnjax/[\w/]+\.py)\) ((?:`\w+`(?: and )?)+)", README),
-)
-def test_what_is_named_behind_a_link_is_there(path: str, names: str) -> None:
-    source = (ROOT / path).read_text()
-    for name in re.findall(r"\w+(?=`)", names):
-        assert re.search(rf"^(def|class) {name}\b", source, re.MULTILINE), name
+@pytest.mark.parametrize(("name", "link"), LINKS)
+def test_a_link_leads_somewhere(name: str, link: str) -> None:
+    path, _, anchor = link.partition("#")
+    target = (ROOT / name).parent / path if path else ROOT / name
+    assert target.exists()
+    assert not anchor or anchor in anchors(target.read_text())
+
+
+@pytest.mark.parametrize(("name", "path", "names"), NAMED)
+def test_what_is_named_behind_a_link_is_there(name: str, path: str, names: str) -> None:
+    source = ((ROOT / name).parent / path).read_text()
+    for word in re.findall(r"\w+(?=`)", names):
+        assert re.search(rf"^(def|class) {word}\b", source, re.MULTILINE), word
+
+
+def test_every_file_of_the_library_has_its_line() -> None:
+    files = {
+        str(path.relative_to(ROOT / "cnnjax"))
+        for path in (ROOT / "cnnjax").rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    rooms = HOUSE.split("## The rooms")[1].split("\n## ")[0]
+    listed = re.findall(r"^\| \[`([\w/.]+)`\]", rooms, re.MULTILINE)
+    in_folders = set(re.findall(r"^\| \[.*?\]\(([\w/.]+)\)", rooms, re.MULTILINE))
+    assert len(listed) == len(in_folders)
+    assert in_folders == files
+
+
+def test_the_network_of_one_s_own_is_one() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (source,) = (block for block in blocks if "class " in block)
+    names: dict[str, Any] = {}
+    exec(source, names)
+    model: nn.Module = names["SmallCNN"](num_classes=7)
+    images = jnp.zeros((2, 32, 32, 3))
+    key = jax.random.key(0)
+    logits, variables = jax.eval_shape(
+        lambda: model.init_with_output(key, images, train=False)
+    )
+    assert logits.shape == (2, 7)
+    assert variables.keys() == {"params", "batch_stats"}
+
+
+def rows(text: str, head: str) -> list[list[str]]:
+    """Returns the cells of the rows of every table whose head line has `head`."""
+    lines = iter(text.splitlines())
+    found = []
+    for line in lines:
+        if line.startswith("|") and head in line:
+            next(lines)
+            found += [
+                [cell.strip() for cell in row.strip("|").split("|")]
+                for row in takewhile(lambda row: row.startswith("|"), lines)
+            ]
+    return found
+
+
+def measured(name: str) -> set[str]:
+    """Returns every accuracy of the runs in a file of results, as it is printed."""
+    found = json.loads((ROOT / "experiments" / "results" / name).read_text())
+    return {
+        f"{100 * accuracy:.2f}"
+        for run in found["runs"]
+        for key, value in run["final"].items()
+        if key.endswith("/accuracy")
+        for accuracy in (value if isinstance(value, list) else [value])
+    }
+
+
+def test_accuracies_are_those_of_the_files() -> None:
+    known = measured("chapter.json") | measured("recipes.json")
+    table = rows(RESULTS, "test accuracy of each seed")
+    assert len(table) == 16
+    for row in table:
+        at = -3
+        seeds, means = row[at].split(";"), row[at + 1].split(";")
+        for part in seeds:
+            assert set(re.findall(r"\d+\.\d+", part)) <= known, row
+        if row[at + 1]:
+            for part, mean in zip(seeds, means, strict=True):
+                values = [float(x) for x in re.findall(r"\d+\.\d+", part)]
+                expected = [statistics.mean(values), statistics.stdev(values)]
+                stated = [float(x) for x in re.findall(r"\d+\.\d+", mean)]
+                # Of seeds rounded to 0.01, and rounded again.
+                assert stated == pytest.approx(expected, abs=0.0101), row
+
+
+def test_the_summary_says_what_the_results_say() -> None:
+    table = rows(README, "averaged weights | ten views")
+    assert len(table) == 9
+    text = "\n".join(map(str, rows(RESULTS, "test accuracy of each seed")))
+    for row in table:
+        for cell in filter(None, row[4:7]):
+            assert cell in text, row
+        configuration = row[0].split(",")[0]
+        assert f"'{configuration}" in text, row
+
+
+def test_the_table_of_claims_is_that_of_the_file() -> None:
+    from chapter import measure, output
+
+    found = json.loads((ROOT / "experiments" / "results" / "claims.json").read_text())
+    table = output.markdown(measure.best_rows(found["rows"].values()))
+    assert f"{output.BEGIN}\n{table}\n{output.END}\n" in RESULTS

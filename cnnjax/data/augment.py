@@ -18,7 +18,7 @@ from cnnjax import prng
 
 # In the order in which they are applied; the chapter's (section 5.3) are the last four.
 AFFINE = ("shift", "rotate", "scale")
-DISTORTIONS = (*AFFINE, "crop", "flip", "brightness", "contrast")
+DISTORTIONS = (*AFFINE, "crop", "flip", "brightness", "contrast", "cutout")
 NORMALISATIONS = ("per_image", "unit")
 
 # The chapter, section 5.3: tf.image.random_brightness(max_delta=63) and
@@ -30,6 +30,10 @@ CONTRAST_RANGE = (0.2, 1.8)
 SHIFT_MAX = 2.0
 ROTATION_MAX = math.radians(10)
 SCALE_RANGE = (0.9, 1.1)
+
+# Side of the square that cutout covers, as a share of the picture's: 16 of CIFAR-10's
+# 32 pixels (DeVries and Taylor 2017, section 4.1).
+CUTOUT_SHARE = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +68,8 @@ class DistortionParams(NamedTuple):
         flip: whether it is mirrored left to right, bool [batch].
         brightness: what is added to every pixel, float32 [batch]; None without.
         contrast: factor about each channel's mean, float32 [batch]; None without.
+        cutout: row and column of the cropped picture at the centre of the square that
+            is covered, int32 [batch, 2]; None without.
     """
 
     affine: jax.Array | None
@@ -72,6 +78,7 @@ class DistortionParams(NamedTuple):
     flip: jax.Array
     brightness: jax.Array | None
     contrast: jax.Array | None
+    cutout: jax.Array | None
 
 
 @partial(jax.jit, static_argnames=("preprocessing", "image_shape"))
@@ -85,8 +92,9 @@ def draw(
 
     shift ~ U[-2, 2) pixels along each side; rotate ~ U[-10, 10) degrees and
     scale ~ U[0.9, 1.1), about the centre; top, left ~ uniform{0 .. side - crop};
-    flip ~ Bernoulli(1/2); brightness ~ U[-63, 63); contrast ~ U[0.2, 1.8). What is not
-    among the distortions is left out: the crop is then the central one.
+    flip ~ Bernoulli(1/2); brightness ~ U[-63, 63); contrast ~ U[0.2, 1.8); the centre
+    of cutout ~ uniform over the pixels that are left of the crop. What is not among the
+    distortions is left out: the crop is then the central one.
 
     Args:
         key: the stream `prng.DATA` of the run.
@@ -133,6 +141,10 @@ def draw(
     if "contrast" in chosen:
         factor = uniform(*CONTRAST_RANGE)
         params = params._replace(contrast=sample("contrast", factor))
+    if "cutout" in chosen:
+        rows = sample("cutout_row", offset(crop_height - 1))
+        columns = sample("cutout_column", offset(crop_width - 1))
+        params = params._replace(cutout=jnp.stack([rows, columns], axis=-1))
     return params
 
 
@@ -152,13 +164,14 @@ def central(
         flip=jnp.zeros((batch_size,), bool),
         brightness=None,
         contrast=None,
+        cutout=None,
     )
 
 
 def apply(
     images: jax.Array, params: DistortionParams, preprocessing: Preprocessing
 ) -> jax.Array:
-    """Moves, crops, flips, brightens, contrasts (in this order) and normalises.
+    """Moves, crops, flips, brightens, contrasts, normalises, covers (in this order).
 
     Nothing is clipped on the way.
 
@@ -188,7 +201,31 @@ def apply(
     if params.contrast is not None:
         mean = jnp.mean(x, axis=(1, 2), keepdims=True)
         x = (x - mean) * params.contrast.reshape(-1, 1, 1, 1) + mean
-    return normalise(x, preprocessing.normalise)
+    x = normalise(x, preprocessing.normalise)
+    return x if params.cutout is None else cut_out(x, params.cutout)
+
+
+def cut_out(x: jax.Array, centres: jax.Array) -> jax.Array:
+    """Sets a square of each picture to 0; the part of it outside the picture is lost.
+
+    Its side is `CUTOUT_SHARE` of the picture's height, rounded down.
+
+    Args:
+        x: float32 [batch, height, width, channels], normalised.
+        centres: row and column of each square's centre, int32 [batch, 2].
+
+    Source: DeVries and Taylor 2017, "Improved Regularization of Convolutional Neural
+    Networks with Cutout", where pictures are normalised before.
+    """
+    height, width = x.shape[1:3]
+    side = int(CUTOUT_SHARE * height)
+    first = centres - side // 2
+    row, column = jnp.arange(height)[None], jnp.arange(width)[None]
+    top, left = first[:, :1], first[:, 1:]
+    rows = (row >= top) & (row < top + side)
+    columns = (column >= left) & (column < left + side)
+    covered = rows[:, :, None, None] & columns[:, None, :, None]
+    return jnp.where(covered, 0.0, x)
 
 
 def normalise(x: jax.Array, how: str) -> jax.Array:
@@ -214,6 +251,39 @@ def standard_view(images: jax.Array, preprocessing: Preprocessing) -> jax.Array:
     """Returns what evaluation feeds the network: `apply` of the central crop."""
     params = central(images.shape[0], preprocessing, images.shape[1:])
     return apply(images, params, preprocessing)
+
+
+def views(
+    images: jax.Array, preprocessing: Preprocessing, *, mirrored: bool
+) -> jax.Array:
+    """Returns several standard views of each picture.
+
+    The crops of the four corners and of the middle, and with `mirrored` then the
+    mirror images of these five; each is normalised by itself.
+
+    Args:
+        images: uint8 [batch, height, width, channels].
+        preprocessing: crop (more than 0) and normalisation; its distortions are not
+            applied.
+        mirrored: whether mirror images are views too; they make no sense for digits.
+
+    Returns:
+        float32 [views, batch, crop, crop, channels], 5 or 10 views.
+
+    Source: cuda-convnet's multiview test, `CroppedCIFARDataProvider` of `convdata.py`.
+    """
+    height, width = images.shape[1:3]
+    crop = preprocessing.crop
+    below, right = height - crop, width - crop
+    places = ((0, 0), (0, right), (below, 0), (below, right), (below // 2, right // 2))
+    crops = [
+        images[:, top : top + crop, left : left + crop].astype(jnp.float32)
+        for top, left in places
+    ]
+    if mirrored:
+        crops += [view[:, :, ::-1] for view in crops]
+    how = preprocessing.normalise
+    return jnp.stack([normalise(view, how) for view in crops])
 
 
 def matrix(

@@ -1,6 +1,8 @@
-"""The data set on the device: batches are made there, inside the compiled step."""
+"""Batches made on the device from the data set there, without TensorFlow."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Protocol
 
 import jax
 import numpy as np
@@ -81,3 +83,43 @@ def make_batch(
         "mask": jax.numpy.ones(index.shape),
         "position": position,
     }
+
+
+class HasPreprocessing(Protocol):
+    """A recipe, as far as batches need it."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Crop, distortions and normalisation."""
+
+
+def batches(
+    split: Split, recipe: HasPreprocessing, *, seed: int, batch_size: int, steps: range
+) -> Iterator[dict[str, jax.Array]]:
+    """Yields the distorted training batches of some steps of a run, in order.
+
+    A batch is a pure function of (seed, step); each epoch uses every example once, and
+    batches run across the ends of epochs.
+
+    Args:
+        split: the training pictures.
+        recipe: for its crop, distortions and normalisation.
+        seed: of the run, in [0, 2**32).
+        batch_size: examples a batch.
+        steps: which steps, from 0 on.
+
+    Yields:
+        what `make_batch` returns.
+    """
+    data = jax.device_put(whole(split))
+    make = jax.jit(partial(make_batch, preprocessing=recipe.preprocessing))
+    for step in steps:
+        made = chunk(
+            seed=seed,
+            num_examples=len(split.labels),
+            batch_size=batch_size,
+            first_step=step,
+            num_steps=1,
+            capacity=1,
+        )
+        yield make(np.uint32(seed), data, made["index"][:, 0], made["position"][:, 0])

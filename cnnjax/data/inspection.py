@@ -1,4 +1,4 @@
-"""What data sets are on the machine, and what is in one."""
+"""Inspects data: which sets are on the machine, statistics of one, picture grids."""
 
 import dataclasses
 import hashlib
@@ -9,22 +9,21 @@ from pathlib import Path
 import numpy as np
 
 from cnnjax.data.dataset import Dataset, Split
-from cnnjax.data.load import load_dataset
+from cnnjax.data.load import EMBEDDED, Source, load_source
 from cnnjax.errors import InputError
 
-EMBEDDED = ("shapes", "digits")
 PICTURES_A_CLASS = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """Something on the machine that can be trained on, or prepared.
+    """A prepared data set or an archive on the machine.
 
     Attributes:
-        name: of the set, or of the archive.
-        kind: what it is.
-        path: where it lies.
-        size: bytes on the disk.
+        name: name of the set or the archive.
+        kind: "prepared by TFDS" or "archive".
+        path: its folder or file.
+        size: bytes on disk.
     """
 
     name: str
@@ -35,14 +34,13 @@ class Found:
 
 @dataclasses.dataclass(frozen=True)
 class Repeats:
-    """Pictures that are the same in every pixel as an earlier one.
+    """Counts of pictures that equal another one in every pixel.
 
     Attributes:
-        within_train: training pictures that repeat another one.
-        within_test: test pictures that repeat another one.
-        across: test pictures that are among the training pictures.
-        across_mislabelled: those of them that no such training picture shares the
-            label of.
+        within_train: training pictures that repeat an earlier training picture.
+        within_test: test pictures that repeat an earlier test picture.
+        across: test pictures that are also training pictures.
+        across_mislabelled: those whose label none of these training pictures has.
     """
 
     within_train: int
@@ -52,9 +50,9 @@ class Repeats:
 
 
 def roots(directory: str) -> list[Path]:
-    """Returns the folders that data are looked for in, each once.
+    """Returns the folders in which data are looked for, without duplicates.
 
-    They are `directory` where it is given, TFDS_DATA_DIR and `~/tensorflow_datasets`.
+    They are `directory` (unless it is ""), TFDS_DATA_DIR and `~/tensorflow_datasets`.
     """
     given = (directory, os.environ.get("TFDS_DATA_DIR", ""), "~/tensorflow_datasets")
     paths = [Path(os.path.expanduser(path)).resolve() for path in given if path]
@@ -62,11 +60,7 @@ def roots(directory: str) -> list[Path]:
 
 
 def find(root: Path) -> list[Found]:
-    """Returns the sets that TFDS has prepared in a folder, and archives put there.
-
-    Args:
-        root: TFDS's data dir, which need not exist.
-    """
+    """Returns the prepared sets and archives in TFDS's data folder, if it exists."""
     found = []
     for pattern in ("*/*/features.json", "*/*/*/features.json"):
         for file in root.glob(pattern):
@@ -83,35 +77,27 @@ def find(root: Path) -> list[Found]:
 
 
 def load(name: str, directory: str) -> Dataset:
-    """Loads what is named; nothing is downloaded.
+    """Loads a data set without downloading anything.
 
     Args:
-        name: an embedded set, or one of TFDS; "" where `directory` says it.
-        directory: TFDS's data dir; without a name a folder of pictures or an `.npz`.
+        name: name of an embedded or a TFDS set; "" to load what `directory` names.
+        directory: TFDS's data folder, or without a name a picture folder or an `.npz`.
 
     Raises:
-        InputError: it is not there, or not what is needed.
+        InputError: the data set is missing or of another form.
     """
-    source = "embedded" if name in EMBEDDED else "tfds"
+    kind = "embedded" if name in EMBEDDED else "tfds"
     if not name:
-        source = "npz" if directory.endswith(".npz") else "folder"
-    return load_dataset(
-        source=source,
-        name=name,
-        directory=directory,
-        file=directory,
-        download=False,
-        on_missing="error",
-        default_name=name,
-        fallback="",
-    )
+        kind = "npz" if directory.endswith(".npz") else "folder"
+    source = Source(kind, name, directory, file=directory, download=False)
+    return load_source(source, default_name=name, stand_in="")
 
 
 def mean_and_deviation(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the mean and the standard deviation of each channel's pixels.
 
     mean = sum_v v n[v] / sum_v n[v]; deviation = sqrt(sum_v (v - mean)^2 n[v] / sum n),
-    of the number n[v] of pixels of each value v: exact, whatever the number of pixels.
+    where n[v] is the number of pixels with value v, so that the sums are exact.
 
     Args:
         images: uint8 [n, height, width, channels].
@@ -128,12 +114,7 @@ def mean_and_deviation(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def repeats(train: Split, test: Split) -> Repeats:
-    """Counts the pictures that are there more than once, by SHA-256 of the pixels.
-
-    Args:
-        train: pictures and labels.
-        test: pictures of the same size, and labels.
-    """
+    """Counts repeated pictures, which it recognises by the SHA-256 of their pixels."""
     train_digests, test_digests = _digests(train), _digests(test)
     labels: dict[bytes, set[int]] = {}
     for digest, label in zip(train_digests, train.labels, strict=True):
@@ -156,13 +137,13 @@ def _digests(split: Split) -> list[bytes]:
 
 
 def class_grid(dataset: Dataset) -> np.ndarray:
-    """Returns the first ten training pictures of each class, a row a class.
+    """Returns the first ten training pictures of each class, one row per class.
 
     Returns:
-        uint8 [height, width, channels].
+        one picture, uint8 [height, width, channels].
 
     Raises:
-        InputError: a picture of so many channels cannot be shown.
+        InputError: the pictures do not have 1, 3 or 4 channels, as a PNG needs.
     """
     height, width, channels = dataset.image_shape
     if channels not in (1, 3, 4):
@@ -184,9 +165,7 @@ GAP = 1
 def grid(images: np.ndarray, columns: int) -> np.ndarray:
     """Returns pictures side by side, row by row, with black lines between them.
 
-    Args:
-        images: uint8 [n, height, width, channels].
-        columns: pictures a row, at least 1; the last row is filled up with black.
+    `images` is uint8 [n, height, width, channels]. The rest of the last row is black.
 
     Returns:
         uint8 [rows * (height + 1) - 1, columns * (width + 1) - 1, channels].
@@ -203,13 +182,9 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
 
 
 def stretch(values: np.ndarray) -> np.ndarray:
-    """Returns each picture with its least value black and its greatest white.
+    """Scales each picture so that its smallest value is black and its largest white.
 
-    Args:
-        values: float [n, height, width, channels]; one of a single value is black.
-
-    Returns:
-        uint8 [n, height, width, channels].
+    It maps float [n, height, width, channels] to uint8. A constant picture is black.
     """
     low = values.min(axis=(1, 2, 3), keepdims=True)
     span = values.max(axis=(1, 2, 3), keepdims=True) - low

@@ -1,8 +1,7 @@
 """A data set by name, file or folder: decoded once, kept as uint8 in memory.
 
-Each source has its own file: TFDS and archives (`tfds_source.py`), Keras' `.npz`
-(`npz.py`), a folder of pictures (`folder.py`), the sets that need no download
-(`embedded.py`). TensorFlow is imported only when a TFDS set is read.
+Each source is a file of `data.sources`. TensorFlow is imported only when a TFDS set is
+read.
 """
 
 import dataclasses
@@ -21,47 +20,82 @@ from cnnjax.errors import InputError
 EMBEDDED = ("shapes", "digits")
 
 
-def load_dataset(
-    *,
-    source: str,
-    name: str,
-    directory: str,
-    file: str,
-    download: bool,
-    on_missing: str,
-    default_name: str,
-    fallback: str,
-    with_test: bool = True,
-) -> Dataset:
-    """Loads a data set.
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where a data set comes from: the fields of `data.*` in a configuration.
 
-    A set that was asked for, by name or directory, is that set or an error. Where
-    neither is given, `default_name` is looked for and `fallback` stands in for it,
-    under its own name.
-
-    Args:
-        source: "tfds", "npz", "folder" or "embedded".
+    Attributes:
+        kind: "tfds", "npz", "folder" or "embedded".
         name: of the set, for "tfds" (`NAME`, `NAME/CONFIG`, `NAME:VERSION`) and
-            "embedded" ("shapes", "digits"); "" is `default_name` or `fallback`. A file
-            or folder is named after itself.
+            "embedded" (one of `EMBEDDED`); "" where none is named. A file or folder is
+            named after itself.
         directory: for "tfds" the data dir, where "" is TFDS's own (`TFDS_DATA_DIR`,
             else `~/tensorflow_datasets`); for "folder" the folder.
         file: for "npz".
         download: whether the network may be used.
-        on_missing: "embedded" allows `fallback`; "error" does not.
-        default_name: the TFDS set to look for when none is named.
-        fallback: "shapes" or "digits".
-        with_test: whether the test split is opened at all; a search must not.
+        on_missing: "embedded" allows a stand-in where nothing is named; "error" does
+            not.
+    """
 
-    Returns:
-        the data set; its `name` says which it is.
+    kind: str
+    name: str = ""
+    directory: str = ""
+    file: str = ""
+    download: bool = True
+    on_missing: str = "error"
+
+
+def load_dataset(
+    name: str, *, dir: str = "", download: bool = True, with_test: bool = True
+) -> Dataset:
+    """Loads a data set by name, file or folder.
+
+    Args:
+        name: an embedded set ("shapes", "digits"), an `.npz` file, a folder of
+            pictures, or the name of a TFDS set, such as "cifar10".
+        dir: TFDS's data dir; "" for its own. With it, `name` is that of a TFDS set.
+        download: whether the network may be used.
+        with_test: whether the test split is opened.
 
     Raises:
-        MissingDatasetError: the set is not on the machine and not to be had.
-        InputError: the source is unknown or not that of `file`, or the data are not
-            what is needed.
+        MissingDatasetError: the set is neither on the machine nor available.
+        InputError: the data are not what is needed.
     """
-    if source == "tfds":
+    kind = "tfds"
+    if not dir:
+        if name in EMBEDDED:
+            kind = "embedded"
+        elif name.endswith(".npz"):
+            kind = "npz"
+        elif name.startswith(("/", "./", "../", "~")) or os.path.isdir(name):
+            kind = "folder"
+    place = name if kind == "folder" else dir
+    source = Source(kind, name, directory=place, file=name, download=download)
+    return load_source(source, default_name=name, stand_in="", with_test=with_test)
+
+
+def load_source(
+    source: Source, *, default_name: str, stand_in: str, with_test: bool = True
+) -> Dataset:
+    """Loads a data set.
+
+    A set that was asked for, by name or directory, is that set or an error. Where
+    neither is given, `default_name` is looked for and `stand_in` replaces it where it
+    is missing, under its own name.
+
+    Args:
+        source: where it comes from.
+        default_name: the TFDS set to look for where none is named.
+        stand_in: one of `EMBEDDED`.
+        with_test: whether the test split is opened at all; a search must not.
+
+    Raises:
+        MissingDatasetError: the set is neither on the machine nor available.
+        InputError: the kind is unknown or not that of `file`, or the data are not what
+            is needed.
+    """
+    name, directory, file = source.name, source.directory, source.file
+    if source.kind == "tfds":
         if file and not name and not directory:
             raise InputError(
                 f"got data.file={file!r} and data.source=tfds, need data.source=npz to"
@@ -72,13 +106,13 @@ def load_dataset(
 
         try:
             return tfds.load(
-                name or default_name, directory, download, with_test=with_test
+                name or default_name, directory, source.download, with_test=with_test
             )
         except MissingDatasetError:
-            if name or directory or on_missing == "error":
+            if name or directory or source.on_missing == "error":
                 raise
-            return load_embedded(fallback, with_test=with_test)
-    if source == "npz":
+            return load_embedded(stand_in, with_test=with_test)
+    if source.kind == "npz":
         from cnnjax.data.sources import npz
 
         if not file:
@@ -87,7 +121,7 @@ def load_dataset(
                 "y_train, x_test, y_test; set data.file"
             )
         return npz.load(Path(os.path.expanduser(file)), with_test=with_test)
-    if source == "folder":
+    if source.kind == "folder":
         from cnnjax.data.sources import folder
 
         if not directory:
@@ -96,10 +130,10 @@ def load_dataset(
                 "train/CLASS/PICTURE; set data.dir"
             )
         return folder.load(Path(os.path.expanduser(directory)), with_test=with_test)
-    if source == "embedded":
-        return load_embedded(name or fallback, with_test=with_test)
+    if source.kind == "embedded":
+        return load_embedded(name or stand_in, with_test=with_test)
     raise InputError(
-        f"data.source is {source!r}; it must be tfds, npz, folder or embedded"
+        f"data.source is {source.kind!r}; it must be tfds, npz, folder or embedded"
     )
 
 

@@ -1,4 +1,4 @@
-"""Which examples make up a step: a pure function of the seed and the step."""
+"""The order of the examples, as a pure function of the seed and the position."""
 
 import functools
 import zlib
@@ -6,25 +6,18 @@ import zlib
 import numpy as np
 
 
-# A call for a step sorts a whole epoch; many seeds at a time each have their own.
+# Cached, because every step needs its epoch's order, and each of many seeds its own.
 @functools.lru_cache(maxsize=64)
 def permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
-    """Returns the order of the examples in an epoch, int64 [num_examples].
+    """Returns the order of the examples in an epoch, a read-only int64 [num_examples].
 
-    The order that sorts `num_examples` raw 64-bit numbers of Philox keyed by the seed
-    and the epoch. Raw output and a stable sort are the same in every version of NumPy
-    and on every processor; `Generator.permutation` promises neither.
-
-    Args:
-        seed: of the run, in [0, 2**32).
-        epoch: from 0.
-        num_examples: positive.
-
-    Returns:
-        an array that is shared, and cannot be written to.
+    It is the order that sorts `num_examples` raw 64-bit numbers of Philox, keyed by the
+    seed (in [0, 2**32)) and the epoch (from 0). Raw output and a stable sort are the
+    same in every version of NumPy and on every processor, which
+    `Generator.permutation` does not promise.
     """
-    # Philox takes a key of two 64-bit words: what the stream is for and the seed in
-    # one, the epoch in the other.
+    # Philox takes a key of two 64-bit words: the stream's name and the seed are in one,
+    # the epoch is in the other.
     key = (zlib.crc32(b"sampling") << 32 | seed) | epoch << 64
     raw = np.random.Philox(key=key).random_raw(num_examples)
     order = np.argsort(raw, kind="stable")
@@ -33,15 +26,11 @@ def permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
 
 
 def example_indices(seed: int, num_examples: int, positions: range) -> np.ndarray:
-    """Returns which example stands at each position of a run, int64 [len(positions)].
+    """Returns the example at each position of a run, int64 [len(positions)].
 
-    Position p is example `permutation(seed, p // n)[p % n]`: batches run across the
-    ends of epochs, and every epoch uses every example exactly once.
-
-    Args:
-        seed: of the run.
-        num_examples: n, the size of the training set.
-        positions: consecutive, from `step * batch_size` on.
+    Position p has example `permutation(seed, p // n)[p % n]`, with n = `num_examples`.
+    So batches continue across the ends of epochs, and every epoch uses every example
+    exactly once. Row i of a step's batch has position `step * batch_size + i`.
     """
     parts = []
     position = positions.start

@@ -1,4 +1,4 @@
-"""Imports TensorFlow the way this project needs it: quiet, and on the CPU."""
+"""Imports TensorFlow without its start-up messages, for use on the CPU only."""
 
 import contextlib
 import importlib
@@ -11,15 +11,12 @@ from cnnjax.errors import MissingPackageError
 
 
 def import_tensorflow() -> Any:
-    """Imports TensorFlow without its chatter, and keeps it off the accelerators.
+    """Returns the module `tensorflow`, kept quiet and away from GPUs.
 
-    TF_CPP_MIN_LOG_LEVEL, which TensorFlow itself obeys, asks for the chatter with 0.
-
-    Returns:
-        the module `tensorflow`.
+    With TF_CPP_MIN_LOG_LEVEL=0 in the environment, its start-up messages are shown.
 
     Raises:
-        MissingPackageError: it, or TensorFlow Datasets, is not installed.
+        MissingPackageError: TensorFlow or TensorFlow Datasets is not installed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
@@ -31,7 +28,7 @@ def import_tensorflow() -> Any:
             f"TensorFlow or TensorFlow Datasets is not installed ({error.name}); "
             "data.source=tfds reads with them; install them or use another source"
         ) from error
-    # It refuses once it has started on them; then the caller has chosen so.
+    # This fails if TensorFlow already uses the GPUs, which the caller then wanted.
     with contextlib.suppress(RuntimeError):
         tf.config.set_visible_devices([], "GPU")
     return tf
@@ -39,7 +36,7 @@ def import_tensorflow() -> Any:
 
 @contextlib.contextmanager
 def _quiet_import() -> Iterator[None]:
-    """Drops what C++ writes to stderr; an import that fails still raises."""
+    """Discards what C++ code writes to stderr; exceptions are still raised."""
     if os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0":
         yield
         return

@@ -28,12 +28,11 @@ def batches(
     *,
     seed: int,
     batch_size: int,
-    first_step: int,
-    num_steps: int,
+    steps: range,
     workers: int,
     rows: slice = slice(None),
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields the batches of steps `first_step` to `num_steps` - 1, in order.
+    """Yields the distorted training batches of some steps of a run, in order.
 
     A batch is a pure function of (seed, step): any number of workers makes the same
     bytes, from the start or from any step.
@@ -43,8 +42,7 @@ def batches(
         preprocessing: crop, distortions and normalisation.
         seed: of the run.
         batch_size: of the global batch.
-        first_step: of the first batch.
-        num_steps: of the whole run.
+        steps: which steps, consecutive.
         workers: threads that tf.data may use; the chapter uses 16.
         rows: of every batch, which are all that is made.
 
@@ -52,17 +50,17 @@ def batches(
         image float32 [batch, height, width, channels], label int32 [batch],
         mask float32 [batch] of ones, position uint32 [batch].
     """
-    if first_step >= num_steps:
+    if not steps:
         return iter(())  # a run that was killed in its last evaluation
     key = prng.from_seed(seed, prng.DATA)
     image_shape = split.images.shape[1:]
 
     def chunks() -> Iterator[dict[str, Any]]:
-        for start in range(first_step, num_steps, CHUNK_STEPS):
-            steps = min(CHUNK_STEPS, num_steps - start)
-            positions = range(start * batch_size, (start + steps) * batch_size)
+        for start in range(steps.start, steps.stop, CHUNK_STEPS):
+            count = min(CHUNK_STEPS, steps.stop - start)
+            positions = range(start * batch_size, (start + count) * batch_size)
             indices = sampling.example_indices(seed, len(split.labels), positions)
-            indices = indices.reshape(steps, batch_size)[:, rows].ravel()
+            indices = indices.reshape(count, batch_size)[:, rows].ravel()
             # Always as many as a whole chunk has: one compiled program draws them all.
             whole = np.arange(CHUNK_STEPS * batch_size).reshape(-1, batch_size)
             drawn = (whole[:, rows].ravel() + positions.start).astype(np.uint32)
@@ -75,7 +73,7 @@ def batches(
             chunk |= {k: v for k, v in params._asdict().items() if v is not None}
             yield {
                 name: values[: len(indices)].reshape(
-                    steps, len(indices) // steps, *values.shape[1:]
+                    count, len(indices) // count, *values.shape[1:]
                 )
                 for name, values in chunk.items()
             }
@@ -149,7 +147,21 @@ def apply(
         x = x - tf.reduce_mean(x, axis=(1, 2), keepdims=True)
         std = tf.sqrt(tf.reduce_mean(tf.square(x), axis=(1, 2), keepdims=True))
         x = x / tf.maximum(std, (height * width * channels) ** -0.5)
-    return tf.reshape(x, [-1, height, width, channels])
+    x = tf.reshape(x, [-1, height, width, channels])
+    return x if params.cutout is None else cut_out(x, params.cutout)
+
+
+def cut_out(x: Tensor, centres: Tensor) -> Tensor:
+    """Does what `augment.cut_out` does, on tensors of the same shapes."""
+    height, width = x.shape[1:3]
+    side = int(augment.CUTOUT_SHARE * height)
+    first = centres - side // 2
+    row, column = tf.range(height)[None], tf.range(width)[None]
+    top, left = first[:, :1], first[:, 1:]
+    rows = (row >= top) & (row < top + side)
+    columns = (column >= left) & (column < left + side)
+    covered = rows[:, :, None, None] & columns[:, None, :, None]
+    return tf.where(covered, 0.0, x)
 
 
 def resample(images: Tensor, affine: Tensor) -> Tensor:

@@ -6,12 +6,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnnjax.models.layers import Conv, dense, truncated_normal
+from cnnjax.models.facts import Facts
+from cnnjax.models.layers import Conv
 from cnnjax.ops import lrn, pool
 
-# The layers whose kernels the chapter penalises (section 5.3; weight 0.004 each).
-PENALISED = ("local3", "local4")
-
+truncated_normal = nn.initializers.truncated_normal
 ACTIVATIONS = {"relu": nn.relu, "sigmoid": nn.sigmoid, "tanh": nn.tanh}
 
 
@@ -49,6 +48,15 @@ class CifarCNN(nn.Module):
     activation: str = "relu"
     dtype: jnp.dtype = jnp.dtype(jnp.float32)
 
+    @property
+    def facts(self) -> Facts:
+        """What training needs to know."""
+        return Facts(
+            # The chapter penalises these two (section 5.3; weight 0.004 each).
+            penalised=("local3", "local4"),
+            activation=ACTIVATIONS[self.activation],
+        )
+
     @nn.compact
     def __call__(
         self, images: jax.Array, dropout_keys: jax.Array | None = None
@@ -69,6 +77,7 @@ class CifarCNN(nn.Module):
             Conv,
             features=self._units(64),
             kernel_size=(5, 5),
+            # As TF's, 0.05 is the deviation before the normal is truncated at two.
             kernel_init=truncated_normal(0.05),
             dtype=self.dtype,
         )
@@ -81,7 +90,7 @@ class CifarCNN(nn.Module):
         x = max_pool(x)
         x = x.reshape(x.shape[0], -1)
         for name, units in (("local3", 384), ("local4", 192)):
-            layer = dense(
+            layer = nn.Dense(
                 self._units(units),
                 kernel_init=truncated_normal(0.04),
                 bias_init=tenth,
@@ -89,7 +98,7 @@ class CifarCNN(nn.Module):
                 name=name,
             )
             x = activation(layer(x))
-        logits = dense(
+        logits = nn.Dense(
             self.num_classes,
             kernel_init=truncated_normal(1 / 192),
             bias_init=zeros,

@@ -1,4 +1,4 @@
-"""The two layers with weights that the networks share, with TF 1's initialisers."""
+"""The convolution that the networks share."""
 
 from collections.abc import Callable
 
@@ -9,16 +9,6 @@ import jax.numpy as jnp
 from cnnjax.ops import conv
 
 Initializer = jax.nn.initializers.Initializer
-
-
-def truncated_normal(stddev: float) -> Initializer:
-    """Returns TF's `truncated_normal_initializer(stddev)`.
-
-    Draws from N(0, stddev^2) again until within two `stddev`; as in TF, `stddev` is
-    that of the normal before it is truncated (after it: 0.88 `stddev`). JAX's own
-    initialiser of this name is the same one.
-    """
-    return nn.initializers.truncated_normal(stddev)
 
 
 class Conv(nn.Module):
@@ -57,6 +47,14 @@ class Conv(nn.Module):
             y = self.between(y)
         return y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
 
+    @nn.nowrap
+    def unpooled(self, x: jax.Array) -> jax.Array:
+        """Returns what a call would without `between`."""
+        weights = self.variables["params"]
+        kernel = weights["kernel"].astype(self.dtype)
+        y = conv.conv(x.astype(self.dtype), kernel, self.padding)
+        return y + weights["bias"].astype(self.dtype).reshape(1, 1, 1, -1)
+
     def multiply_adds(self, image_shape: tuple[int, ...]) -> int:
         """Returns height' * width' * kernel_height * kernel_width * in * features.
 
@@ -68,21 +66,3 @@ class Conv(nn.Module):
         if self.padding == "VALID":
             height, width = height - kernel_height + 1, width - kernel_width + 1
         return height * width * kernel_height * kernel_width * channels * self.features
-
-
-def dense(
-    features: int,
-    *,
-    kernel_init: Initializer,
-    bias_init: Initializer,
-    dtype: jnp.dtype,
-    name: str,
-) -> nn.Dense:
-    """Returns Flax's dense layer: x @ kernel + bias, parameters float32."""
-    return nn.Dense(
-        features,
-        kernel_init=kernel_init,
-        bias_init=bias_init,
-        dtype=dtype,
-        name=name,
-    )

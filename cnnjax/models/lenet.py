@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from cnnjax.models import layers
-from cnnjax.models.mnist import check_images
+from cnnjax.models.facts import Facts
+from cnnjax.models.layers import Conv
+from cnnjax.models.mnist import check_images, digits_facts
 from cnnjax.ops.conv import conv
 
 # Table 1 of the paper: a row for each map of S2, a column for each map of C3.
@@ -78,7 +79,7 @@ class SubSampling(nn.Module):
         )
 
     def multiply_adds(self, image_shape: tuple[int, ...]) -> int:
-        """Returns one a unit: its coefficient's; `image_shape` as in `layers.Conv`."""
+        """Returns one a unit: its coefficient's; `image_shape` as in `Conv`."""
         height, width, maps = image_shape
         return height // 2 * (width // 2) * maps
 
@@ -107,7 +108,7 @@ class PartialConv(nn.Module):
         return y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
 
     def multiply_adds(self, image_shape: tuple[int, ...]) -> int:
-        """Returns height' * width' * 25 * connections, as `layers.Conv` has it."""
+        """Returns height' * width' * 25 * connections, as `Conv` has it."""
         height, width, _ = image_shape
         return (height - 4) * (width - 4) * 25 * int(CONNECTIONS.sum())
 
@@ -219,6 +220,14 @@ class LeNet5(nn.Module):
     dtype: jnp.dtype = jnp.dtype(jnp.float32)
     variant: str = "1998"
 
+    @property
+    def facts(self) -> Facts:
+        """What training needs to know."""
+        if self.variant != "1998":
+            return digits_facts(activation=squash)
+        loss = partial(rejection_cross_entropy, j=REJECTION_J)
+        return digits_facts(activation=squash, loss=loss)
+
     @nn.compact
     def __call__(
         self, images: jax.Array, dropout_keys: jax.Array | None = None
@@ -258,23 +267,19 @@ class LeNet5(nn.Module):
         x = SubSampling(self.dtype, name="S4")(x)
         x = squash(self._conv(120, 400, "C5")(x))
         init = fan_in_uniform(120)
-        f6 = layers.dense(
-            84, kernel_init=init, bias_init=init, dtype=self.dtype, name="F6"
-        )
+        f6 = nn.Dense(84, kernel_init=init, bias_init=init, dtype=self.dtype, name="F6")
         features = squash(f6(x.reshape(x.shape[0], -1))).astype(jnp.float32)
         return -rbf(features, jnp.asarray(TARGETS[: self.num_classes]))
 
-    def _conv(self, features: int, fan_in: int, name: str) -> layers.Conv:
+    def _conv(self, features: int, fan_in: int, name: str) -> Conv:
         init = fan_in_uniform(fan_in)
-        return layers.Conv(
-            features, (5, 5), init, init, "VALID", dtype=self.dtype, name=name
-        )
+        return Conv(features, (5, 5), init, init, "VALID", dtype=self.dtype, name=name)
 
     def _modern(self, x: jax.Array) -> jax.Array:
         weights = nn.initializers.glorot_uniform()
         zeros = nn.initializers.zeros
         conv = partial(
-            layers.Conv,
+            Conv,
             kernel_size=(5, 5),
             kernel_init=weights,
             bias_init=zeros,
@@ -282,7 +287,7 @@ class LeNet5(nn.Module):
             dtype=self.dtype,
         )
         dense = partial(
-            layers.dense, kernel_init=weights, bias_init=zeros, dtype=self.dtype
+            nn.Dense, kernel_init=weights, bias_init=zeros, dtype=self.dtype
         )
         pool = partial(nn.avg_pool, window_shape=(2, 2), strides=(2, 2))
         x = pool(squash(conv(6, name="C1")(x)))

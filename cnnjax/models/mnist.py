@@ -6,11 +6,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnnjax.models import layers
+from cnnjax.models.facts import Facts
+from cnnjax.models.layers import Conv
 from cnnjax.ops.dropout import dropout
 from cnnjax.ops.pool import max_pool
 
 IMAGE_SHAPE = (28, 28, 1)
+
+
+digits_facts = partial(Facts, normalise="unit", dataset="mnist", stand_in="digits")
+"""What the networks for MNIST have in common: grey pictures in [0, 1]."""
 
 
 def check_images(images: jax.Array) -> None:
@@ -48,6 +53,11 @@ class SimpleCNN(nn.Module):
     keep_prob: float = 0.5
     bias: float = 0.1
 
+    @property
+    def facts(self) -> Facts:
+        """What training needs to know."""
+        return digits_facts(has_dropout=self.keep_prob < 1)
+
     @nn.compact
     def __call__(
         self, images: jax.Array, dropout_keys: jax.Array | None = None
@@ -66,10 +76,10 @@ class SimpleCNN(nn.Module):
         """
         check_images(images)
         # The chapter's weight_variable and bias_variable (section 5.2).
-        kernel_init = layers.truncated_normal(0.1)
+        kernel_init = nn.initializers.truncated_normal(0.1)
         bias_init = nn.initializers.constant(self.bias)
         conv = partial(
-            layers.Conv,
+            Conv,
             kernel_size=(5, 5),
             kernel_init=kernel_init,
             bias_init=bias_init,
@@ -77,7 +87,7 @@ class SimpleCNN(nn.Module):
             dtype=self.dtype,
         )
         dense = partial(
-            layers.dense, kernel_init=kernel_init, bias_init=bias_init, dtype=self.dtype
+            nn.Dense, kernel_init=kernel_init, bias_init=bias_init, dtype=self.dtype
         )
         x = nn.relu(conv(32, name="conv1")(images))
         x = nn.relu(conv(64, name="conv2")(x))
@@ -106,6 +116,11 @@ class MLP(nn.Module):
     keep_prob: float = 0.75
     hidden: int = 300
 
+    @property
+    def facts(self) -> Facts:
+        """What training needs to know."""
+        return digits_facts(has_dropout=self.keep_prob < 1)
+
     @nn.compact
     def __call__(
         self, images: jax.Array, dropout_keys: jax.Array | None = None
@@ -113,10 +128,10 @@ class MLP(nn.Module):
         """Returns the logits; arguments and errors as in `SimpleCNN`."""
         check_images(images)
         zeros = nn.initializers.zeros
-        dense = partial(layers.dense, bias_init=zeros, dtype=self.dtype)
+        dense = partial(nn.Dense, bias_init=zeros, dtype=self.dtype)
         # The book's weights: random to break the symmetry of the hidden units, and
         # zero in the output layer, which has none to break.
-        weights = layers.truncated_normal(0.1)
+        weights = nn.initializers.truncated_normal(0.1)
         x = images.reshape(images.shape[0], -1)
         x = nn.relu(dense(self.hidden, kernel_init=weights, name="hidden")(x))
         if dropout_keys is not None:

@@ -1,1 +1,1 @@
-"""The numerical primitives that this project writes itself, one a file."""
+"""The numerical primitives that this project implements itself, one per file."""

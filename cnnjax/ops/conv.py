@@ -1,10 +1,10 @@
 """Two-dimensional convolution with stride 1 whose gradients are fast on CPU.
 
-XLA's CPU backend is fast only for convolutions labelled NHWC, HWIO -> NHWC. It brings
-others, as the gradients of autodiff are, to that form at the top of a program but not
-inside a loop, where they ran 17 times slower. So on CPU the gradients here are written
-as such convolutions; elsewhere they are those of autodiff, which XLA recognises for
-cuDNN. The choice falls when a program is lowered for its platform.
+XLA's CPU backend is fast only for convolutions with the layout NHWC, HWIO -> NHWC. The
+gradients that autodiff makes have other layouts. XLA converts them at the top level of
+a program but not inside a loop, where they ran 17 times slower. So on CPU the gradients
+here are written as convolutions of the fast layout. On other platforms they are those
+of autodiff, which XLA maps to cuDNN. The choice is made when a program is lowered.
 """
 
 import functools
@@ -18,24 +18,24 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
 def conv(x: jax.Array, kernel: jax.Array, padding: str = "SAME") -> jax.Array:
-    """Returns the cross-correlation that the field calls a convolution.
+    """Convolves images with a kernel (a cross-correlation, as usual in the field).
 
     out[n, i, j, o] = sum_{a, b, c} x[n, i + a, j + b, c] * kernel[a, b, c, o]
 
-    On CPU, 5x5 kernels between many channels go through `winograd` (relative error
-    about 3e-6, else up to about 1e-6).
+    On CPU, 5x5 kernels with many channels use `winograd`, whose relative error is about
+    3e-6; that of other convolutions is at most about 1e-6.
 
     Args:
         x: float [batch, height, width, in].
         kernel: float [kernel_height, kernel_width, in, out], same dtype as `x`.
-        padding: "SAME" (zeros around) or "VALID".
+        padding: "SAME" (zeros around the images) or "VALID".
 
     Returns:
         float [batch, height', width', out], same dtype as `x`.
 
     Raises:
-        ValueError: shapes or dtypes do not fit, the padding has another name, or
-            "VALID" leaves no pixel.
+        ValueError: shapes or dtypes do not match, the padding is unknown, or the kernel
+            is larger than the images with "VALID".
     """
     if x.ndim != 4 or kernel.ndim != 4 or x.shape[3] != kernel.shape[2]:
         raise ValueError(
@@ -78,7 +78,7 @@ def _conv_fwd(
 def _conv_bwd(
     pads: Pads, residuals: tuple[jax.Array, jax.Array], g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Each gradient is a choice of its own, so that an unused one is not computed."""
+    """Chooses the platform for each gradient, so that an unused one is not computed."""
     x, kernel = residuals
 
     def autodiff_dx(g: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -101,7 +101,7 @@ def _conv_bwd(
     def cpu_dk(x: jax.Array, g: jax.Array) -> jax.Array:
         if _suits_winograd(x, kernel.shape, pads):
             return winograd.kernel_gradient(x, g)
-        # Input channels take the batch's place, and the batch that of the channels.
+        # Input channels take the place of the batch, and the batch that of channels.
         x, g = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
         return _library_conv(x, g, pads).transpose(1, 2, 0, 3)
 

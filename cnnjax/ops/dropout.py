@@ -5,24 +5,24 @@ import jax.numpy as jnp
 
 
 def dropout(x: jax.Array, keep_prob: float, keys: jax.Array) -> jax.Array:
-    """Zeroes each value with probability 1 - keep_prob and scales up the others.
+    """Sets each value to zero with probability 1 - keep_prob and scales up the others.
 
     out[i] = x[i] * mask[i] / keep_prob,  mask[i] ~ Bernoulli(keep_prob) from keys[i]
 
-    An example's mask depends on its own key alone, so it is the same however the
-    batch is split over devices. Dividing by `keep_prob` keeps the expectation, so that
-    evaluation needs no scaling.
+    An example's mask depends only on its own key, so it is the same however the batch
+    is split over devices. Dividing by `keep_prob` keeps the expected value unchanged,
+    so that evaluation needs no scaling.
 
     Args:
         x: float [batch, ...].
-        keep_prob: probability that a value is kept, in (0, 1]; 1 returns `x`.
-        keys: typed PRNG keys [batch] (`prng.at_positions`).
+        keep_prob: probability of keeping a value, in (0, 1]; 1 returns `x`.
+        keys: typed PRNG keys [batch], from `prng.at_positions`.
 
     Returns:
         same shape and dtype as `x`.
 
     Raises:
-        ValueError: `keep_prob` outside (0, 1].
+        ValueError: `keep_prob` is outside (0, 1].
 
     Source: Srivastava et al. 2014, sec. 10; `tf.nn.dropout`.
     """

@@ -1,4 +1,4 @@
-"""Local response normalisation across channels, with its own gradient."""
+"""Local response normalisation across channels, with a hand-written gradient."""
 
 import functools
 import math
@@ -19,24 +19,23 @@ def local_response_normalization(
 
     out[c] = x[c] / (bias + alpha * sum_{|j - c| <= depth_radius} x[j]**2) ** beta
 
-    Computed in float32 whatever the dtype (in float64 for float64).
+    The computation is in float32, or in float64 if `x` is.
 
     Args:
         x: float [..., channels].
-        depth_radius: neighbours on each side, >= 0; channels that do not exist count
-            as zero.
+        depth_radius: neighbours on each side, >= 0; missing channels count as zero.
         bias: > 0.
         alpha: not divided by the window size (cuda-convnet's `scale` s is
-            s / (2 * depth_radius + 1) here). The result is NaN where a negative
-            `alpha` makes the energy negative, as in TF.
+            s / (2 * depth_radius + 1) here). As in TensorFlow, the result is NaN where
+            a negative `alpha` makes the base of the power negative.
         beta: the exponent; 0.5 and 0.75 are the fast ones.
 
     Returns:
-        Same shape and dtype as `x`.
+        same shape and dtype as `x`.
 
     Raises:
-        ValueError: `x` is not floating or has no channel axis, or an argument is out
-            of its range.
+        ValueError: `x` is not floating or has no channel axis, or another argument is
+            out of range.
 
     Source: Krizhevsky et al. 2012, section 3.3;
     `tf.nn.local_response_normalization`, whose names and defaults these are.
@@ -89,8 +88,8 @@ def _lrn_bwd(
 
     dx = g y^-beta - 2 alpha beta x W(g x y^(-beta - 1))
 
-    W is symmetric, so it is its own transpose. Computing y again is
-    as fast as reading it back, and needs no memory between the passes.
+    W is symmetric, so it is its own transpose. Computing y again is as fast as reading
+    it from memory, and needs no memory between the two passes.
     """
     wide, g_wide = _widen(x), _widen(g)
     power, inverse = _powers(bias + alpha * _window_sum(wide * wide, radius), beta)
@@ -108,7 +107,7 @@ def _widen(x: jax.Array) -> jax.Array:
 
 
 def _powers(y: jax.Array, beta: float) -> tuple[jax.Array, jax.Array]:
-    """Returns (y ** -beta, 1 / y); `pow` costs more than all the rest on CPU."""
+    """Returns (y ** -beta, 1 / y), without the slow `pow` for the usual exponents."""
     if beta == 0.5:
         root = jax.lax.rsqrt(y)
         return root, root * root
@@ -121,9 +120,9 @@ def _powers(y: jax.Array, beta: float) -> tuple[jax.Array, jax.Array]:
 def _window_sum(x: jax.Array, radius: int) -> jax.Array:
     """Sums each channel with its `radius` neighbours on both sides.
 
-    Sums of 1, 2, 4, ... channels, added up as the bits of the window size say: on two
-    CPU cores 1.4 times as fast as `reduce_window` and 1.6 times as fast as the product
-    with a band matrix (128x12x12x64, forward and backward).
+    It adds sums of 1, 2, 4, ... channels according to the bits of the window size. On
+    two CPU cores this is 1.4 times as fast as `reduce_window` and 1.6 times as fast as
+    the product with a band matrix (128x12x12x64, forward and backward).
     """
     channels = x.shape[-1]
     window = 2 * radius + 1

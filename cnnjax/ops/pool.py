@@ -10,31 +10,31 @@ import numpy as np
 from cnnjax.ops import chunks
 
 Pair = tuple[int, int]
-CACHE_BYTES = 1 << 20  # half to all of a core's second-level cache, on many CPUs
+CACHE_BYTES = 1 << 20  # half or all of a core's second-level cache on many CPUs
 
 
 def max_pool(
     x: jax.Array, window: Pair, strides: Pair, padding: str = "SAME"
 ) -> jax.Array:
-    """Takes the largest value of each window of each channel.
+    """Takes the largest value of each window, separately for each channel.
 
     out[n, i, j, c] = max_{a, b} x[n, i * strides[0] + a, j * strides[1] + b, c]
 
-    Equal to `flax.linen.max_pool` in value and gradient: among equal values the first
-    of the window, row by row, receives the gradient. NaN in, NaN out.
+    Value and gradient equal those of `flax.linen.max_pool`: of several largest values
+    the first in the window, row by row, receives the gradient. NaN yields NaN.
 
     Args:
         x: float [batch, height, width, channels].
-        window: height and width of the window in pixels.
-        strides: steps down and to the right in pixels.
+        window: height and width in pixels.
+        strides: vertical and horizontal stride in pixels.
         padding: "SAME" (-inf around, height' = ceil(height / strides[0])) or "VALID".
 
     Returns:
         [batch, height', width', channels], same dtype as `x`.
 
     Raises:
-        ValueError: `x` is not such an array, a window or stride is below 1, the
-            padding has another name, or "VALID" leaves no window.
+        ValueError: `x` has another shape or dtype, a window or stride is below 1, the
+            padding is unknown, or the window is larger than the images with "VALID".
 
     Source: the tie rule is that of XLA's select-and-scatter and of cuDNN.
     """
@@ -73,11 +73,11 @@ def _pool(
 def _pool_fwd(
     x: jax.Array, window: Pair, strides: Pair, padding: str, size: Pair
 ) -> tuple[jax.Array, jax.Array]:
-    """Keeps which of the window's values was the first largest: a byte, not x.
+    """Saves for the gradient only which value was chosen (a byte each), not `x`.
 
-    Where windows overlap, on CPU a loop over chunks of the batch: not only for the
-    cache's sake, but because XLA would otherwise fuse the index into the gradient and
-    work it out again for each window that a pixel lies in.
+    If windows overlap, this loops over chunks of the batch on CPU. That helps the cache
+    and stops XLA from fusing the index into the gradient, where it would be computed
+    again for every window that contains a pixel.
     """
     whole = functools.partial(
         _largest_and_first, window=window, strides=strides, padding=padding, size=size
@@ -114,11 +114,11 @@ def _pool_bwd(
     first: jax.Array,
     g: jax.Array,
 ) -> tuple[jax.Array]:
-    """Sums, for the pixels at each offset from the stride, the windows that chose them.
+    """Gives every pixel the sum of the gradients of the windows that chose it.
 
     Pixel i = q * stride + p of the padded picture is value p + t * stride of window
-    q - t: so the pixels of one p are sums over t of the output shifted by t, masked
-    by what each window chose. The planes of all p interleave to the picture.
+    q - t. So for fixed p, the gradient is a sum over t of `g` shifted by t and masked
+    by which value each window chose. Interleaving these planes gives the picture.
     """
     batch, *out_size, channels = g.shape
     pads = _pads(size, window, strides, padding)
@@ -166,7 +166,7 @@ def _pads(size: Pair, window: Pair, strides: Pair, padding: str) -> list[Pair]:
 def _planes(
     x: jax.Array, window: Pair, strides: Pair, padding: str, size: Pair
 ) -> list[jax.Array]:
-    """Returns each of the window's values, in its order, for all windows at once."""
+    """Returns, for each place in the window, row by row, the values of all windows."""
     pads = _pads(size, window, strides, padding)
     lowest = jnp.array(-jnp.inf, x.dtype)
     x = jax.lax.pad(x, lowest, [(0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)])

@@ -1,15 +1,15 @@
-"""Winograd's convolution F(4x4, 5x5) in chunks that stay in a CPU core's cache.
+"""Winograd's convolution F(4x4, 5x5) in chunks that fit in a CPU core's cache.
 
 A 4x4 tile of the output takes 64 multiplications for each pair of channels instead of
-400. In one dimension, for an input tile d of 8, a kernel k of 5 and an output of 4:
+400. In one dimension, with an input tile d of 8, a kernel k of 5 and an output of 4:
 
     out = A^T ((G k) * (B^T d))
 
-and in two the same along each axis. The transforms go through memory once for every
-channel, so they only pay while the chunk at hand stays in the cache.
+In two dimensions the same is done along each axis. The transforms read and write every
+channel once, so they are only worthwhile while a chunk stays in the cache.
 
 Source: Winograd 1980; Lavin and Gray, "Fast Algorithms for Convolutional Neural
-Networks", 2016, whose names A, B and G these are.
+Networks", 2016, from which the names A, B and G are taken.
 """
 
 import functools
@@ -23,19 +23,19 @@ from cnnjax.ops import chunks
 
 OUT, KERNEL = 4, 5
 TILE = OUT + KERNEL - 1
-# Small and nearly symmetric: with infinity they keep the error at about 3e-6.
+# Interpolation points, beside infinity: small and nearly symmetric, for precision.
 POINTS = (0, 1, -1, 2, -2, 0.5, -0.5)
-CACHE_BYTES = 5 << 19  # measured on Zen 4: 1 MiB of second-level cache a core
-MIN_CHANNELS = 32  # with fewer, the transforms cost what the products save
-MIN_TILES = 24  # rows of the products; with fewer they are slow
-MIN_FILLED = 0.7  # share of the tiles' pixels that lie in the picture
+CACHE_BYTES = 5 << 19  # measured on Zen 4 with 1 MiB of second-level cache per core
+MIN_CHANNELS = 32  # with fewer, the transforms cost as much as the products save
+MIN_TILES = 24  # rows of the matrix products, which are slow with fewer
+MIN_FILLED = 0.7  # share of the tiles' pixels that lie inside the picture
 
 
 def is_worthwhile(x_shape: tuple[int, ...], kernel_shape: tuple[int, ...]) -> bool:
-    """Tells whether this is faster than the library on CPU for "SAME" in float32.
+    """Tells whether `convolve` is faster on CPU than XLA's convolution.
 
     Args:
-        x_shape: [batch, height, width, in]; where a size is symbolic, it is not.
+        x_shape: [batch, height, width, in]; False if a size is symbolic.
         kernel_shape: [kernel_height, kernel_width, in, out].
     """
     if kernel_shape[:2] != (KERNEL, KERNEL) or min(kernel_shape[2:]) < MIN_CHANNELS:
@@ -51,14 +51,10 @@ def is_worthwhile(x_shape: tuple[int, ...], kernel_shape: tuple[int, ...]) -> bo
 
 
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Returns the "SAME" convolution of stride 1 with a 5x5 kernel.
+    """Convolves with stride 1 and padding "SAME", with a relative error of about 3e-6.
 
-    Args:
-        x: float32 [batch, height, width, in].
-        kernel: float32 [5, 5, in, out].
-
-    Returns:
-        float32 [batch, height, width, out].
+    It maps float32 `x` [batch, height, width, in] and `kernel` [5, 5, in, out] to
+    [batch, height, width, out].
     """
     _, height, width, channels = x.shape
     features = kernel.shape[3]
@@ -76,14 +72,10 @@ def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
-    """Returns the gradient of `convolve` for its kernel: G^T ((B^T d) * (A g)).
+    """Returns the gradient for the kernel of `convolve`: G^T ((B^T d) * (A g)).
 
-    Args:
-        x: float32 [batch, height, width, in].
-        g: float32 [batch, height, width, out], the gradient for the output.
-
-    Returns:
-        float32 [5, 5, in, out].
+    It maps float32 `x` [batch, height, width, in] and the gradient for the output `g`
+    [batch, height, width, out] to [5, 5, in, out].
     """
     channels, features = x.shape[3], g.shape[3]
     size = _chunk_size(x.shape, features)
@@ -105,8 +97,8 @@ def kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
 def _cook_toom() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns A [8, 4], B^T [8, 8] and G [8, 5] for the points and infinity.
 
-    A and G evaluate polynomials with the values as coefficients; the rows of B^T are
-    Lagrange's polynomials, whose common divisors stand in G.
+    A and G evaluate polynomials, whose coefficients are the values, at the points. The
+    rows of B^T are the numerators of Lagrange's polynomials; G contains the divisors.
     """
     a, b_t, g = np.zeros((TILE, OUT)), np.zeros((TILE, TILE)), np.zeros((TILE, KERNEL))
     for i, point in enumerate(POINTS):
@@ -124,7 +116,7 @@ _A, _B_T, _G = _cook_toom()
 
 
 def _combine(matrix: np.ndarray, parts: list[jax.Array]) -> list[jax.Array]:
-    """Returns the matrix times the parts, as sums that XLA fuses; zeros are skipped."""
+    """Returns matrix times parts, as sums that XLA can fuse, without zero terms."""
     return [
         functools.reduce(
             operator.add,
@@ -135,7 +127,7 @@ def _combine(matrix: np.ndarray, parts: list[jax.Array]) -> list[jax.Array]:
 
 
 def _along_two_axes(matrix: np.ndarray, x: jax.Array) -> jax.Array:
-    """Applies the matrix [m, n] to the first two axes of [n, n, ...]: [m, m, ...]."""
+    """Applies the matrix [m, n] to both leading axes of [n, n, ...]: [m, m, ...]."""
     x = jnp.stack(_combine(matrix, list(x)))
     columns = [x[:, i] for i in range(x.shape[1])]
     return jnp.stack(_combine(matrix, columns), axis=1)
@@ -153,7 +145,7 @@ def _chunk_size(x_shape: tuple[int, ...], features: int) -> int:
 
 
 def _input_tiles(x: jax.Array) -> jax.Array:
-    """Returns B^T d B of the overlapping tiles: [8, 8, batch, rows, columns, in]."""
+    """Returns B^T d B for the overlapping tiles d: [8, 8, batch, rows, columns, in]."""
     _, height, width, _ = x.shape
     rows, columns = _num_tiles(height), _num_tiles(width)
     before = KERNEL // 2
@@ -173,7 +165,7 @@ def _input_tiles(x: jax.Array) -> jax.Array:
 
 
 def _split_tiles(g: jax.Array) -> jax.Array:
-    """Returns [batch, height, width, out] as [4, 4, batch, rows, columns, out]."""
+    """Splits [batch, height, width, out] into [4, 4, batch, rows, columns, out]."""
     batch, height, width, features = g.shape
     rows, columns = _num_tiles(height), _num_tiles(width)
     below, right = OUT * rows - height, OUT * columns - width
@@ -183,7 +175,7 @@ def _split_tiles(g: jax.Array) -> jax.Array:
 
 
 def _join_tiles(out: jax.Array) -> jax.Array:
-    """Returns [4, 4, batch, rows, columns, out] as [batch, height, width, out]."""
+    """Joins tiles [4, 4, batch, rows, columns, out] to [batch, height, width, out]."""
     _, _, batch, rows, columns, features = out.shape
     out = out.transpose(2, 3, 0, 4, 1, 5)
     return out.reshape(batch, rows * OUT, columns * OUT, features)

@@ -7,9 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
-from jax.sharding import Mesh
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -23,6 +20,7 @@ from rich.progress import (
 from cnnjax.data.dataset import Dataset
 from cnnjax.metrics import of_seed
 from cnnjax.models import summary
+from cnnjax.parallel import Partitioner
 from cnnjax.reporting import metrics_log
 
 # What final_metrics.json holds accuracies of, where they exist, in this order. Of the
@@ -37,43 +35,32 @@ TESTED = tuple(
 
 def print_setup(
     model: nn.Module,
-    image_shape: tuple[int, int, int],
+    input_shape: tuple[int, int, int],
     dataset: Dataset,
-    *,
+    partitioner: Partitioner,
     batch_size: int,
-    num_seeds: int,
-    mesh: Mesh,
-    mode: str,
 ) -> None:
     """Prints the network's layers, the data set and the devices.
 
     Args:
-        model: a network of `cnnjax.models`.
-        image_shape: (height, width, channels) of what it is fed.
+        model: a Linen module.
+        input_shape: (height, width, channels) of what it is fed.
         dataset: what it is trained and tested on.
+        partitioner: the devices, and how many seeds share them.
         batch_size: of the global batch.
-        num_seeds: how many replicas are trained at once.
-        mesh: the devices.
-        mode: `jit` or `pmap`.
-
-    Raises:
-        ValueError: the network does not take such pictures or so many classes.
     """
-    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    params: Any = jax.eval_shape(model.init, jax.random.key(0), images)
-    total = sum(leaf.size for leaf in jax.tree.leaves(params))
-    print(summary.table(summary.layers(model, image_shape), total))
+    print(summary.table(summary.layers(model, input_shape)))
     print(
         f"data: {dataset.name} {dataset.version}, {dataset.num_classes} classes,"
         f" {len(dataset.train.labels)} training and {len(dataset.test.labels)} test"
         " pictures"
     )
-    count, what = batch_size, "pictures of a batch"
-    if num_seeds > 1:
-        count, what = num_seeds, "seeds"
+    mesh, count, what = partitioner.mesh, batch_size, "pictures of a batch"
+    if partitioner.num_seeds > 1:
+        count, what = partitioner.num_seeds, "seeds"
     print(
         f"devices: {mesh.size} x {mesh.devices.flat[0].device_kind}"
-        f" ({mode}), {count // mesh.size} of the {count} {what} on each",
+        f" ({partitioner.mode}), {count // mesh.size} of the {count} {what} on each",
         flush=True,
     )
 

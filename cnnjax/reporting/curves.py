@@ -1,4 +1,4 @@
-"""What `metrics.jsonl` says of a run, as curves; several runs as one with a band."""
+"""Reads `metrics.jsonl` and makes curves of it, of one run or averaged over seeds."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """A quantity over the steps.
+    """A quantity at several steps.
 
     Attributes:
         steps: int [n], ascending.
@@ -25,12 +25,10 @@ class Curve:
 
 
 def read_metrics(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Returns the lines of `metrics.jsonl`, and how many are no such line.
+    """Returns the valid lines of `metrics.jsonl`, and the number of invalid ones.
 
-    A kill, or a run that is still writing, may leave a line that is cut short.
-
-    Args:
-        path: a file; one that does not exist has no lines.
+    A line may be cut short if the run was killed or is still writing. A file that does
+    not exist has no lines.
     """
     records: list[dict[str, Any]] = []
     torn = 0
@@ -51,15 +49,15 @@ def read_metrics(path: Path) -> tuple[list[dict[str, Any]], int]:
 def mean_and_deviation(
     values: Mapping[str, Any], key: str
 ) -> tuple[float, float | None] | None:
-    """Returns a figure and its deviation over the seeds of a run.
+    """Returns a figure's mean over the seeds of a run and its standard deviation.
 
     Args:
         values: a line of `metrics.jsonl`, or the final metrics.
-        key: of the figure; where a run has several seeds it is a list, with
-            `<key>/mean` and `<key>/std` beside it.
+        key: key of the figure. If the run has several seeds, its value is a list, and
+            the mean and deviation are those of `<key>/mean` and `<key>/std`.
 
     Returns:
-        (value, None) of one seed; None where there is no such number.
+        (value, None) if there is one seed; None if there is no such number.
     """
     value, deviation = values.get(key), None
     if f"{key}/mean" in values:
@@ -70,12 +68,7 @@ def mean_and_deviation(
 
 
 def curve(records: Iterable[Mapping[str, Any]], key: str) -> Curve | None:
-    """Returns how `key` went, or None where no line has it.
-
-    Args:
-        records: from `read_metrics`.
-        key: such as `train/loss`.
-    """
+    """Returns the curve of a figure such as `train/loss`, or None if no line has it."""
     found = {}
     for record in records:
         value = mean_and_deviation(record, key)
@@ -95,13 +88,10 @@ def curve(records: Iterable[Mapping[str, Any]], key: str) -> Curve | None:
 
 
 def over_seeds(curves: Sequence[Curve]) -> Curve:
-    """Returns the mean of runs that differ in their seed, and its deviation.
+    """Returns the mean and sample standard deviation of at least one curve.
 
-    Only the steps that all of them have count. The deviation is that of a sample
-    (divided by n - 1).
-
-    Args:
-        curves: at least one; a single one is returned as it is.
+    The curves are of runs that differ in their seed. Only steps that all of them have
+    are kept. A single curve is returned unchanged.
     """
     if len(curves) == 1:
         return curves[0]
@@ -113,13 +103,9 @@ def over_seeds(curves: Sequence[Curve]) -> Curve:
 
 
 def smooth(values: np.ndarray, width: int) -> np.ndarray:
-    """Returns the running mean over `width` values, fewer towards both ends.
+    """Returns the running mean of `values` [n] over a centred window of odd `width`.
 
-    The window stays centred, so that the first and last values are their own mean.
-
-    Args:
-        values: float [n].
-        width: odd.
+    Towards both ends the window becomes smaller, down to one value.
     """
     places = np.arange(len(values))
     half = np.minimum(width // 2, np.minimum(places, places[::-1]))

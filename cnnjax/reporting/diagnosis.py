@@ -1,10 +1,8 @@
-"""What a trained network does: its predictions, its calibration, its insides."""
+"""Diagnoses a trained network: predictions, calibration, mistakes, feature maps."""
 
 import dataclasses
 from functools import partial
-from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,22 +12,24 @@ from cnnjax.data import augment
 from cnnjax.data.augment import Preprocessing
 from cnnjax.data.dataset import Split
 from cnnjax.evaluation import padded_batches
+from cnnjax.models.forward import Variables, forward, intermediates
+from cnnjax.recipe import Recipe
 
-# Guo et al. 2017, section 2: M = 15 bins in their experiments.
+# M = 15 bins, as in the experiments of Guo et al. 2017.
 NUM_BINS = 15
 
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """How often predictions of a confidence are right, in bins of equal width.
+    """Accuracy as a function of confidence, in bins of equal width.
 
-    Bin m of M holds the pictures whose confidence is in ((m - 1) / M, m / M].
+    Bin m of M has the pictures whose confidence is in ((m - 1) / M, m / M].
 
     Attributes:
-        count: pictures in each bin, int [bins].
-        confidence: their mean confidence, float [bins]; NaN where there are none.
-        accuracy: the fraction predicted right, float [bins]; NaN where there are none.
-        error: the expected calibration error, in [0, 1].
+        count: number of pictures in each bin, int [bins].
+        confidence: their mean confidence, float [bins]; NaN for an empty bin.
+        accuracy: their accuracy, float [bins]; NaN for an empty bin.
+        error: the expected calibration error (ECE), in [0, 1].
     """
 
     count: np.ndarray
@@ -39,7 +39,7 @@ class Calibration:
 
 
 def calibrate(probabilities: np.ndarray, labels: np.ndarray) -> Calibration:
-    """Compares confidence, the largest probability, with accuracy.
+    """Compares the accuracy of predictions with their confidence, the top probability.
 
     ECE = sum_m count_m / n * |accuracy_m - confidence_m|
 
@@ -52,7 +52,7 @@ def calibrate(probabilities: np.ndarray, labels: np.ndarray) -> Calibration:
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
     edges = np.linspace(0, 1, NUM_BINS + 1)
-    # Rounding may carry a probability of 1 a little above it.
+    # A probability of 1 may be slightly larger because of rounding.
     bins = np.minimum(np.searchsorted(edges[1:], confidence), NUM_BINS - 1)
     count = np.bincount(bins, minlength=NUM_BINS)
     summed = np.bincount(bins, confidence, NUM_BINS)
@@ -69,15 +69,9 @@ def calibrate(probabilities: np.ndarray, labels: np.ndarray) -> Calibration:
 def confident_mistakes(
     probabilities: np.ndarray, labels: np.ndarray, count: int
 ) -> np.ndarray:
-    """Returns which pictures are predicted wrong, the most confident first.
+    """Returns the indices of at most `count` wrong predictions, most confident first.
 
-    Args:
-        probabilities: float [n, classes].
-        labels: int [n].
-        count: how many at most.
-
-    Returns:
-        indices, int [at most count].
+    `probabilities` is float [n, classes], and `labels` int [n].
     """
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     order = np.argsort(-probabilities[wrong].max(axis=1), kind="stable")
@@ -85,108 +79,63 @@ def confident_mistakes(
 
 
 def predict(
-    model: nn.Module,
-    params: Any,
-    split: Split,
-    preprocessing: Preprocessing,
-    *,
-    batch_size: int,
+    recipe: Recipe, variables: Variables, split: Split, batch_size: int
 ) -> np.ndarray:
-    """Returns the softmax of the logits of every picture, as evaluation sees it.
+    """Returns each picture's class probabilities, float32 [n, classes].
 
-    Args:
-        model: a network of `cnnjax.models`.
-        params: its parameters.
-        split: the pictures.
-        preprocessing: crop and normalisation; its distortions are not applied.
-        batch_size: pictures at a time.
-
-    Returns:
-        probabilities, float32 [n, classes].
+    Pictures are cropped and normalised as in evaluation, without distortions.
     """
 
     @jax.jit
-    def probabilities(params: Any, images: jax.Array) -> jax.Array:
-        views = augment.standard_view(images, preprocessing)
-        logits: Any = model.apply({"params": params}, views)
-        return jax.nn.softmax(logits)
+    def probabilities(variables: Variables, images: jax.Array) -> jax.Array:
+        views = augment.standard_view(images, recipe.preprocessing)
+        return jax.nn.softmax(forward(recipe.model, variables, views)[0])
 
     found = [
-        jax.device_get(probabilities(params, batch["image"]))
+        jax.device_get(probabilities(variables, batch["image"]))
         for batch in padded_batches(split, batch_size)
     ]
     return np.concatenate(found)[: len(split.labels)]
 
 
 def feature_maps(
-    model: nn.Module, params: Any, image: np.ndarray, preprocessing: Preprocessing
+    recipe: Recipe, variables: Variables, image: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Returns what the layers make of one picture, where that is maps.
+    """Returns the feature maps of one picture, in the order of the network's layers.
 
-    A convolution's maps are those after the pooling that it ends with, before the
-    activation; the names are the layers' own, in the order of the network.
-
-    Args:
-        model: a network of `cnnjax.models`.
-        params: its parameters.
-        image: uint8 [height, width, channels].
-        preprocessing: crop and normalisation; its distortions are not applied.
+    A convolution's maps are those after its pooling, before the activation. The uint8
+    picture is cropped and normalised as in evaluation, without distortions.
 
     Returns:
-        name -> float32 [height', width', channels'].
+        name of the layer -> float32 [height', width', channels'].
     """
     names: list[str] = []
 
     @jax.jit
-    def forward(params: Any, images: jax.Array) -> list[jax.Array]:
-        _, state = model.apply(
-            {"params": params},
-            augment.standard_view(images, preprocessing),
-            capture_intermediates=True,
-            mutable=["intermediates"],
+    def maps_of(variables: Variables, images: jax.Array) -> list[jax.Array]:
+        found = intermediates(
+            recipe.model, variables, augment.standard_view(images, recipe.preprocessing)
         )
         maps = []
-        for name, found in state["intermediates"].items():
-            (values,) = found["__call__"] if isinstance(found, dict) else found
+        for name, values in found.items():
             if values.ndim == 4 and values[0, :, :, 0].size > 1:
-                # Here, as what is returned comes in the order of the alphabet.
+                # Noted here, because a jitted function returns dicts sorted by key.
                 names.append(name)
                 maps.append(values[0].astype(jnp.float32))
         return maps
 
-    maps = jax.device_get(forward(params, jnp.asarray(image[None])))
+    maps = jax.device_get(maps_of(variables, jnp.asarray(image[None])))
     return dict(zip(names, maps, strict=True))
-
-
-def first_filters(params: Any) -> np.ndarray | None:
-    """Returns the kernel of the first convolution, [height, width, in, out].
-
-    Args:
-        params: of a network of `cnnjax.models`.
-
-    Returns:
-        float32, or None where the network has no convolution.
-    """
-    for name in ("conv1", "C1"):
-        if name in params:
-            return np.asarray(params[name]["kernel"], np.float32)
-    return None
 
 
 def distorted(
     image: np.ndarray, preprocessing: Preprocessing, *, seed: int, count: int
 ) -> np.ndarray:
-    """Returns one picture as the first `count` positions of a run would distort it.
-
-    Args:
-        image: uint8 [height, width, channels].
-        preprocessing: crop and distortions; pixels are not normalised.
-        seed: of the run.
-        count: how many.
+    """Distorts a uint8 picture as the first `count` positions of a run would.
 
     Returns:
-        float32 [count, height', width', channels], in [0, 1] but for what brightness
-        and contrast carry beyond it.
+        float32 [count, height', width', channels]; black is 0 and white 1, which
+        brightness and contrast may exceed.
     """
     shown = dataclasses.replace(preprocessing, normalise="unit")
     positions = jnp.arange(count, dtype=jnp.uint32)

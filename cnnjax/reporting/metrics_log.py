@@ -1,4 +1,4 @@
-"""`metrics.jsonl` and the chapter's line on the console."""
+"""Writes `metrics.jsonl` and formats the chapter's lines for the console."""
 
 import json
 import math
@@ -11,15 +11,15 @@ from cnnjax.metrics import mean_of
 
 
 class Writer:
-    """Appends one JSON object a line to `metrics.jsonl`; a context manager."""
+    """A context manager that appends JSON objects to `metrics.jsonl`, one per line."""
 
     def __init__(
         self,
         path: Path,
         also: Callable[[int, Mapping[str, float | int | str]], None] | None = None,
     ) -> None:
-        """Opens `path` for appending; `also` is told what is written."""
-        # Line by line, so that a kill loses at most the line being written.
+        """Opens `path` for appending; `also` receives each line's step and values."""
+        # Line buffering, so that a killed run loses at most one line.
         self._file = path.open("a", buffering=1)
         self._also = also
 
@@ -38,8 +38,8 @@ class Writer:
         """Appends {"step": step, **values}; a non-finite number becomes null.
 
         Args:
-            step: number of updates done.
-            values: numbers, texts, and lists of them where there are many seeds.
+            step: number of completed updates.
+            values: numbers and texts, or lists with one of them per seed.
         """
         record = {"step": step} | {name: _jsonable(v) for name, v in values.items()}
         self._file.write(json.dumps(record, allow_nan=False) + "\n")
@@ -54,9 +54,9 @@ def _jsonable(value: Any) -> Any:
 
 
 def training_line(values: Mapping[str, Any], step: int) -> str:
-    """Returns the chapter's line: step, loss, examples a second, seconds a batch.
+    """Returns the chapter's line: step, loss, examples per second, seconds per batch.
 
-    The loss is the mean over the seeds where there are many.
+    With several seeds, the loss is their mean.
     """
     return (
         f"step {step}, loss={mean_of(values, 'train/loss'):.2f}"
@@ -68,7 +68,7 @@ def training_line(values: Mapping[str, Any], step: int) -> str:
 def precision_line(values: Mapping[str, Any], prefix: str, dataset: str, k: int) -> str:
     """Returns the chapter's last line, with the exact count and the data set's name.
 
-    Of many seeds it has the mean and the standard deviation.
+    With several seeds, it has their mean and standard deviation.
     """
     accuracy, count = values[f"{prefix}/accuracy"], values[f"{prefix}/count"]
     if isinstance(accuracy, list):

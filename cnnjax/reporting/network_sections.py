@@ -1,4 +1,4 @@
-"""The parts of a report that the predictions and the insides of a network give."""
+"""The sections of a report about a network: predictions, mistakes, filters, maps."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,11 +17,7 @@ def predictions(
 ) -> Section:
     """Returns the confusion matrix, and precision and recall of each class.
 
-    Args:
-        probabilities: float [n, classes].
-        labels: int [n].
-        class_names: one a class.
-        dataset: its name.
+    `probabilities` is float [n, classes], and `labels` int [n].
     """
     predicted, classes = probabilities.argmax(axis=1), np.arange(len(class_names))
     counts = confusion_matrix(labels, predicted, labels=classes)
@@ -71,15 +67,7 @@ def calibration(
     error: float,
     dataset: str,
 ) -> Section:
-    """Returns the reliability diagram.
-
-    Args:
-        count: pictures in each bin, int [bins].
-        confidence: their mean confidence, float [bins].
-        accuracy: the fraction predicted right, float [bins].
-        error: the expected calibration error.
-        dataset: its name.
-    """
+    """Returns the reliability diagram of the fields of a `diagnosis.Calibration`."""
     title = f"reliability, {dataset}, test set, ECE {error:.4f}"
     return Section(
         "Calibration",
@@ -106,14 +94,10 @@ def mistakes(
     confidence: np.ndarray,
     dataset: str,
 ) -> Section:
-    """Returns the pictures that are predicted wrong with the most confidence.
+    """Returns the wrong predictions with the highest confidence.
 
-    Args:
-        images: uint8 [n, height, width, channels].
-        true: the class names of each.
-        predicted: likewise.
-        confidence: float [n].
-        dataset: its name.
+    `images` is uint8 [n, height, width, channels]; `true` and `predicted` are the names
+    of each picture's classes.
     """
     if not len(images):
         return Section(
@@ -153,15 +137,13 @@ def mistakes(
 def insides(
     kernel: np.ndarray | None, image: np.ndarray, maps: Mapping[str, np.ndarray]
 ) -> Section | None:
-    """Returns the first filters, and what the layers make of one picture.
+    """Returns the filters of the first layer and the feature maps of one picture.
 
     Args:
-        kernel: of the first convolution, [height, width, in, out]; or None.
-        image: uint8 [height, width, channels].
-        maps: layer -> [height', width', channels'] of that picture.
-
-    Returns:
-        None where the network has neither.
+        kernel: of the first convolution, [height, width, in, out]; None if there is
+            none, for which there is no section.
+        image: the picture, uint8 [height, width, channels].
+        maps: layer -> its maps of the picture, [height', width', channels'].
     """
     if kernel is None:
         return None
@@ -194,12 +176,10 @@ def insides(
 def distortions(
     image: np.ndarray, distorted: np.ndarray, names: Sequence[str]
 ) -> Section:
-    """Returns one training picture and what its distortions make of it.
+    """Returns one training picture and several distorted versions of it.
 
-    Args:
-        image: uint8 [height, width, channels].
-        distorted: float [n, height', width', channels], clipped to [0, 1] here.
-        names: of the distortions.
+    `image` is uint8 [height, width, channels], and `distorted` is float [n, height',
+    width', channels], which is clipped to [0, 1] here.
     """
     shown = [image, *distorted]
     captions = ["original", *("" for _ in distorted)]

@@ -1,4 +1,7 @@
-"""Figures from arrays, as the bytes of a PNG; matplotlib without a window or state."""
+"""Draws curves, class figures, pictures, filters and feature maps, each as a PNG.
+
+matplotlib is used without windows and without its global state.
+"""
 
 import io
 import textwrap
@@ -20,20 +23,20 @@ from matplotlib.ticker import (
 
 from cnnjax.reporting.curves import Curve, smooth
 
-# Told apart by the colour-blind: Okabe and Ito, "Color Universal Design", 2008.
+# Distinguishable if colour-blind: Okabe and Ito, "Color Universal Design", 2008.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", ":")
 
-# Inches, and dots an inch: half as wide on a phone, the letters can still be read.
+# Inches, and dots per inch. Text is still legible at half the width, as on a phone.
 WIDTH, HEIGHT, DPI = 4.8, 3.2, 160
 
-# More classes than this are not written on a matrix.
+# A confusion matrix with more classes than this shows no class names.
 MOST_NAMED = 24
 
 
 @contextmanager
 def figure(width: float = WIDTH, height: float = HEIGHT) -> Iterator[Figure]:
-    """Gives a figure to draw on, in whose texts "$" is a letter and not mathematics."""
+    """Yields a new figure, in whose texts "$" does not start a formula."""
     with matplotlib.rc_context({"text.parse_math": False, "font.size": 9}):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
@@ -43,18 +46,13 @@ def figure(width: float = WIDTH, height: float = HEIGHT) -> Iterator[Figure]:
 def png(figure: Figure) -> bytes:
     """Returns a figure as a PNG file."""
     file = io.BytesIO()
-    # Without a date or version, so that the same figure is the same bytes.
+    # No date and no version, so that equal figures are equal bytes.
     figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
     return file.getvalue()
 
 
 def text(name: str, width: int) -> str:
-    """Returns `name` in letters that the font has, shortened to `width` of them.
-
-    Args:
-        name: from anywhere: of a class, a data set, a folder.
-        width: at least 1.
-    """
+    """Cuts any text to `width` letters and replaces letters that the font lacks."""
     has = get_font(findfont(FontProperties(family="DejaVu Sans"))).get_charmap()
     shown = "".join(
         c if c.isprintable() and ord(c) in has else "\N{WHITE SQUARE}" for c in name
@@ -65,16 +63,16 @@ def text(name: str, width: int) -> str:
 
 
 def curves(lines: Mapping[str, Curve], *, title: str, unit: str, scale: str) -> bytes:
-    """Draws quantities over the steps, with a band of one deviation either way.
+    """Draws quantities over the steps, with a band of one standard deviation around.
 
-    A line of many points is drawn pale, with its running mean over it.
+    A curve with many points is drawn pale, with its running mean over it.
 
     Args:
-        lines: name -> curve, at least one; more than seven repeat the colours with
-            other strokes.
-        title: of the figure.
-        unit: of the quantities.
-        scale: "log", where there must be values above zero; "from_zero"; "linear".
+        lines: name -> curve, at least one; after seven, the colours repeat with
+            another line style.
+        title: title of the figure.
+        unit: label of the vertical axis.
+        scale: "log" (which needs a value above zero), "from_zero" or "linear".
     """
     with figure() as drawn:
         axes = drawn.add_subplot()
@@ -102,7 +100,7 @@ def curves(lines: Mapping[str, Curve], *, title: str, unit: str, scale: str) -> 
                 axes.fill_between(line.steps, low, high, color=colour, alpha=0.2, lw=0)
         if scale == "log":
             axes.set_yscale("log", nonpositive="mask")
-            # Plain numbers, as the usual powers of ten are mathematics.
+            # Plain numbers, because powers of ten would need formulas.
             shown = np.concatenate([line.values for line in lines.values()])
             positive = shown[shown > 0]
             few = positive.max() < 100 * positive.min()
@@ -122,12 +120,9 @@ def curves(lines: Mapping[str, Curve], *, title: str, unit: str, scale: str) -> 
 
 
 def confusion(counts: np.ndarray, class_names: Sequence[str], *, title: str) -> bytes:
-    """Draws a confusion matrix; the colour is the fraction of the true class.
+    """Draws a confusion matrix, coloured by the fraction of the true class.
 
-    Args:
-        counts: int [classes, classes], true by predicted.
-        class_names: one a class.
-        title: of the figure.
+    `counts` is int [classes, classes], true class by predicted class.
     """
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     with figure(height=4.4) as drawn:
@@ -157,14 +152,7 @@ def per_class(
     *,
     title: str,
 ) -> bytes:
-    """Draws precision and recall of each class.
-
-    Args:
-        precision: float [classes].
-        recall: float [classes].
-        class_names: one a class.
-        title: of the figure.
-    """
+    """Draws precision and recall of each class, float [classes] in [0, 1]."""
     places = np.arange(len(class_names))
     with figure(height=max(HEIGHT, 1.0 + 0.28 * len(class_names))) as drawn:
         axes = drawn.add_subplot()
@@ -182,13 +170,9 @@ def per_class(
 def reliability(
     count: np.ndarray, confidence: np.ndarray, accuracy: np.ndarray, *, title: str
 ) -> bytes:
-    """Draws accuracy against confidence, over how many predictions have it.
+    """Draws accuracy against confidence, and below it the number of pictures.
 
-    Args:
-        count: pictures in each bin of equal width, int [bins].
-        confidence: their mean confidence, float [bins], NaN where there are none.
-        accuracy: the fraction predicted right, float [bins], likewise.
-        title: of the figure.
+    The first three arguments are those of `diagnosis.Calibration`.
     """
     edges = np.linspace(0, 1, len(count) + 1)
     style = {"width": np.diff(edges), "align": "edge", "edgecolor": "white", "lw": 0.5}
@@ -219,13 +203,10 @@ def pictures(
     columns: int,
     title: str,
 ) -> bytes:
-    """Draws pictures side by side.
+    """Draws pictures side by side, each with a caption of short lines, or "".
 
-    Args:
-        images: [height, width, 1 or 3], uint8 in [0, 255] or float, clipped to [0, 1].
-        captions: one a picture, of short lines; "" for none.
-        columns: pictures in a row.
-        title: of the figure.
+    A picture is [height, width, 1 or 3], uint8 in [0, 255] or float, which is clipped
+    to [0, 1].
     """
     rows = -(-len(images) // columns)
     lines = max(caption.count("\n") + 1 if caption else 0 for caption in captions)
@@ -248,12 +229,7 @@ def _show(axes: Axes, image: np.ndarray) -> None:
 
 
 def filters(kernel: np.ndarray, *, title: str) -> bytes:
-    """Draws the kernels of a first convolution as pictures, each by its extremes.
-
-    Args:
-        kernel: float [height, width, 1 or 3, out].
-        title: of the figure.
-    """
+    """Draws filters [height, width, 1 or 3, out], each scaled by its own extremes."""
     low = kernel.min(axis=(0, 1, 2))
     span = np.maximum(kernel.max(axis=(0, 1, 2)) - low, 1e-12)
     scaled = np.moveaxis((kernel - low) / span, -1, 0)
@@ -261,19 +237,14 @@ def filters(kernel: np.ndarray, *, title: str) -> bytes:
 
 
 def maps(values: np.ndarray, *, title: str) -> bytes:
-    """Draws the feature maps of one layer, on one scale from dark to bright.
-
-    Args:
-        values: float [height, width, channels].
-        title: of the figure.
-    """
+    """Draws feature maps [height, width, channels], all on one scale (dark is low)."""
     span = max(float(values.max() - values.min()), 1e-12)
     scaled = np.moveaxis((values - values.min()) / span, -1, 0)[..., None]
     return _tiles(scaled, title=title, cmap="viridis")
 
 
 def _tiles(images: np.ndarray, *, title: str, cmap: str) -> bytes:
-    """Draws [n, height, width, 1 or 3] in [0, 1] as one mosaic, a pixel apart."""
+    """Draws [n, height, width, 1 or 3] in [0, 1] as a mosaic with gaps of one pixel."""
     count, height, width, channels = images.shape
     columns = int(np.ceil(np.sqrt(count)))
     rows = -(-count // columns)

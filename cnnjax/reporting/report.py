@@ -1,4 +1,4 @@
-"""One HTML page that opens anywhere: pictures inlined, nothing loaded, no scripts."""
+"""Renders a report as one self-contained HTML page, without scripts."""
 
 import base64
 import dataclasses
@@ -29,7 +29,7 @@ td.number { text-align: right; }
 summary { cursor: pointer; margin: 1rem 0 .25rem; font-weight: 600; }
 """
 
-# What the browser is told: nothing comes from anywhere but this file.
+# Content security policy: the browser loads nothing from outside this file.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -41,9 +41,9 @@ class Picture:
     """A figure of the report.
 
     Attributes:
-        name: of its file, without folder or ending.
-        png: its bytes.
-        alt: what is to be seen, in words.
+        name: name of its file, without folder or suffix.
+        png: the content of the PNG file.
+        alt: description in words of what it shows.
     """
 
     name: str
@@ -56,9 +56,9 @@ class Table:
     """A table of the report.
 
     Attributes:
-        head: the names of the columns.
-        rows: as long as `head` each; numbers are set to the right.
-        folded_as: what the table is folded away under; "" shows it.
+        head: names of the columns.
+        rows: one value per column; numbers are aligned to the right.
+        folded_as: heading under which the table is collapsed; "" shows the table.
     """
 
     head: Sequence[str]
@@ -71,11 +71,11 @@ class Section:
     """A part of the report.
 
     Attributes:
-        title: its heading.
-        notes: sentences under it.
-        pictures: side by side where there is room.
-        tables: below them.
-        is_warning: whether the notes say what is missing.
+        title: heading.
+        notes: paragraphs under the heading.
+        pictures: shown side by side if there is room.
+        tables: shown below the pictures.
+        is_warning: whether the notes are marked as a warning.
     """
 
     title: str
@@ -86,12 +86,7 @@ class Section:
 
 
 def render(title: str, sections: Sequence[Section]) -> bytes:
-    """Returns the page, in UTF-8; every name in it is escaped.
-
-    Args:
-        title: of the page.
-        sections: in order.
-    """
+    """Returns the page in UTF-8, with all texts escaped."""
     body = "\n".join(_section(section) for section in sections)
     page = f"""<!DOCTYPE html>
 <html lang="en">
@@ -109,7 +104,7 @@ def render(title: str, sections: Sequence[Section]) -> bytes:
 </body>
 </html>
 """
-    # JSON and file names can hold halves of characters, which UTF-8 cannot.
+    # JSON and file names may contain lone surrogates, which UTF-8 cannot encode.
     return page.encode(errors="backslashreplace")
 
 

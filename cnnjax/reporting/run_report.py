@@ -1,19 +1,20 @@
 """A report of runs: what their files say, and what the first one's network does."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
-from cnnjax import assembly, loading, network
+from cnnjax.config import filled, flatten
 from cnnjax.errors import InputError, RunError
+from cnnjax.models import summary
 from cnnjax.reporting import diagnosis, network_sections, report, training_sections
 from cnnjax.reporting.curves import read_metrics
 from cnnjax.reporting.report import Section
 from cnnjax.reporting.training_sections import RunFiles
+from cnnjax.run import Run, of_one_seed, restore
 from cnnjax.workdir import files
 
 REPORT = "report"
@@ -21,15 +22,16 @@ NUM_MISTAKES = 25
 NUM_DISTORTED = 15
 
 
-def write(found: Sequence[tuple[Path, ConfigDict]]) -> Path:
+def write(workdirs: Sequence[Path], load: Callable[[], Run]) -> Path:
     """Writes a report of one or several runs, and prints where; the runs stay.
 
-    Several are compared, and what is said of a network is of the first one's. What
-    cannot be had, as no checkpoint or no data, is said in the report and on standard
-    error, and the rest is reported.
+    Several are compared, and what is said of a network is of the first one's. What is
+    not available, such as a checkpoint or the data, is said in the report and on
+    standard error, and the rest is reported.
 
     Args:
-        found: the folder and the configuration of each run, perhaps with other data.
+        workdirs: the folder of each run.
+        load: returns the first run, perhaps with other data.
 
     Returns:
         `report/index.html` in the first run's folder; the pictures lie beside it.
@@ -39,39 +41,38 @@ def write(found: Sequence[tuple[Path, ConfigDict]]) -> Path:
             written.
     """
     warnings: list[str] = []
-    workdirs = [workdir for workdir, _ in found]
-    files = [
+    read = [
         _read(workdir, name, warnings)
         for workdir, name in zip(workdirs, _names(workdirs), strict=True)
     ]
-    workdir, config = found[0]
+    workdir = workdirs[0]
     try:
-        network = _diagnose(workdir, config)
+        network = _diagnose(workdir, load())
     except (InputError, RunError) as error:
         warnings.append(f"nothing is said of the network's predictions: {error}")
         network = []
-    if not network and not any(run.records for run in files):
+    if not network and not any(run.records for run in read):
         raise InputError(
             f"{workdir} has nothing to report yet, neither a metrics.jsonl nor a"
             " checkpoint that can be used; let it train"
         )
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    title = f"{files[0].name}: {config.model.name} on {files[0].dataset}"
+    title = f"{read[0].name}: {read[0].config['model.name']} on {read[0].dataset}"
     compared = []
-    if len(files) > 1:
-        title = f"{len(files)} runs: {', '.join(run.name for run in files)}"
+    if len(read) > 1:
+        title = f"{len(read)} runs: {', '.join(run.name for run in read)}"
         compared = [
-            training_sections.differences(files),
-            training_sections.curves_of_runs(files),
+            training_sections.differences(read),
+            training_sections.curves_of_runs(read),
         ]
-    heading = f"From here on: {files[0].name}"
+    heading = f"From here on: {read[0].name}"
     sections = [
         *([Section("Missing", warnings, is_warning=True)] if warnings else []),
         *compared,
         *([Section(heading)] if compared else []),
-        training_sections.about_run(files[0]),
-        training_sections.curves_of_run(files[0]),
+        training_sections.about_run(read[0]),
+        training_sections.curves_of_run(read[0]),
         *network,
     ]
     page = _write(workdir / REPORT, title, sections)
@@ -89,7 +90,7 @@ def _names(workdirs: Sequence[Path]) -> list[str]:
 
 def _read(workdir: Path, name: str, warnings: list[str]) -> RunFiles:
     # The run's own, whatever other data its network is looked at with.
-    config = files.flatten(network.stored_config(workdir))
+    config = filled(files.read_json(workdir / files.CONFIG))
     records, torn = read_metrics(workdir / files.METRICS)
     if torn:
         warnings.append(f"{workdir / files.METRICS} has {torn} unreadable lines")
@@ -112,35 +113,26 @@ def _read(workdir: Path, name: str, warnings: list[str]) -> RunFiles:
     return RunFiles(
         name=name,
         config=config,
-        manifest=files.flatten(manifest),
+        manifest=flatten(manifest),
         records=records,
         final=final,
         dataset=str(named or config["data.name"] or "unknown data"),
     )
 
 
-def _diagnose(workdir: Path, config: ConfigDict) -> list[Section]:
-    trained_on = files.trained_on(workdir)["name"]
-    dataset = loading.load_data_of_run(config, trained_on)
-    network.check_same_classes(workdir, dataset.class_names, dataset.name)
-    recipe = assembly.make_recipe(config, dataset.num_classes)
-    preprocessing = assembly.make_preprocessing(config)
-    shape = preprocessing.output_shape(dataset.image_shape)
-    with loading.fitting(config, dataset):
-        like = network.abstract_state(
-            recipe, num_seeds=config.num_seeds, image_shape=shape
-        )
-    # Of many seeds, the first.
-    state = network.replica(network.restore(workdir, like), 0)
-    params = jax.device_get(state.params)
+def _diagnose(workdir: Path, run: Run) -> list[Section]:
+    # Of several seeds, the first.
+    state = of_one_seed(restore(workdir, run.abstract_state()), 0)
+    variables = jax.device_get(state.variables)
+    recipe, dataset = run.recipe, run.dataset
     test, names = dataset.test, dataset.class_names
     probabilities = diagnosis.predict(
-        recipe.model, params, test, preprocessing, batch_size=config.eval.batch_size
+        recipe, variables, test, run.config.eval.batch_size
     )
     calibration = diagnosis.calibrate(probabilities, test.labels)
     wrong = diagnosis.confident_mistakes(probabilities, test.labels, NUM_MISTAKES)
     note = f"What follows is of the weights after {int(state.step)} steps"
-    if config.num_seeds > 1:
+    if len(run.seeds) > 1:
         note += f" of seed {int(state.seed)}"
     if recipe.ema_decay:
         note += ", not of their average"
@@ -162,19 +154,18 @@ def _diagnose(workdir: Path, config: ConfigDict) -> list[Section]:
             dataset.name,
         ),
         network_sections.insides(
-            diagnosis.first_filters(params),
+            summary.first_kernel(recipe.model, state.params, run.input_shape),
             test.images[0],
-            diagnosis.feature_maps(recipe.model, params, test.images[0], preprocessing),
+            diagnosis.feature_maps(recipe, variables, test.images[0]),
         ),
     ]
-    if preprocessing.distortions:
+    how = recipe.preprocessing
+    if how.distortions:
         image = dataset.train.images[0]
         made = diagnosis.distorted(
-            image, preprocessing, seed=config.seed, count=NUM_DISTORTED
+            image, how, seed=run.config.seed, count=NUM_DISTORTED
         )
-        sections.append(
-            network_sections.distortions(image, made, preprocessing.distortions)
-        )
+        sections.append(network_sections.distortions(image, made, how.distortions))
     return [section for section in sections if section is not None]
 
 

@@ -1,4 +1,4 @@
-"""What a network said of pictures, as a table, as JSON and as pictures."""
+"""Output of `predict.py` and `inspect_data.py`: tables, JSON and saliency pictures."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,19 +17,16 @@ from cnnjax.data.dataset import Dataset
 from cnnjax.data.inspection import Found
 from cnnjax.workdir import files
 
-# Of a saliency picture: small pixels are enlarged to about so many, and not smoothed.
+# Saliency pictures are enlarged to about this side in pixels, without smoothing.
 SALIENCY_SIDE = 256
 
 
 def top(
     probabilities: np.ndarray, class_names: Sequence[str], k: int
 ) -> list[dict[str, Any]]:
-    """Returns the `k` likeliest classes of a picture, the likeliest first.
+    """Returns the `k` most probable classes of a picture, the most probable first.
 
-    Args:
-        probabilities: float32 [num_classes].
-        class_names: one a class.
-        k: at least 1.
+    `probabilities` is float32 [num_classes].
     """
     order = np.argsort(-probabilities, kind="stable")[:k]
     return [
@@ -40,10 +37,10 @@ def top(
 def print_table(
     about: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Prints a row for each class of each picture.
+    """Prints a table with one row for each class of each picture.
 
     Args:
-        about: what predicted them; see `experiments/predict.py`.
+        about: facts about the network to print first, such as its checkpoint.
         pictures: each with `file` and `top`.
     """
     print(", ".join(f"{name}: {value}" for name, value in about.items()))
@@ -53,7 +50,7 @@ def print_table(
     table.add_column("probability", justify="right")
     for picture in pictures:
         for rank, row in enumerate(picture["top"]):
-            # As text, because brackets in a name would be read as a style.
+            # `Text`, because rich would read brackets in a name as a style.
             name = Text(picture["file"] if rank == 0 else "")
             table.add_row(name, Text(row["class"]), f"{row['probability']:.4f}")
         table.add_section()
@@ -61,7 +58,7 @@ def print_table(
 
 
 def print_json(about: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]]) -> None:
-    """Prints one JSON object, `about` with `pictures` in it."""
+    """Prints one JSON object: `about` with a further key `pictures`."""
     print(json.dumps({**about, "pictures": list(pictures)}, indent=2))
 
 
@@ -71,24 +68,24 @@ def save_saliencies(
     images: np.ndarray,
     saliencies: np.ndarray,
 ) -> None:
-    """Writes a PNG for each picture: what the network was given, and its saliency.
+    """Writes a PNG for each picture: the network's input beside its saliency.
 
     Args:
-        directory: where; made if it does not exist.
-        pictures: each with `file`; `saliency`, the name of its PNG, is added.
+        directory: folder for the files; created if it does not exist.
+        pictures: each with `file`; the name of its PNG is added as `saliency`.
         images: uint8 [n, side, side, 1 or 3].
-        saliencies: float [n, side, side], at least 0; each one's largest becomes white.
+        saliencies: float [n, side, side], at least 0; the largest of each is white.
 
     Raises:
-        InputError: there can be no such folder.
+        InputError: the folder cannot be created or written to.
     """
     with files.writing(directory, "saliency"):
         directory.mkdir(parents=True, exist_ok=True)
         for i, (picture, image, saliency) in enumerate(
             zip(pictures, images, saliencies, strict=True), start=1
         ):
-            # Numbered, as pictures of several folders may have one name; and cut, as
-            # with the number it may be longer than a name can be, 255 bytes.
+            # Numbered, because pictures from several folders may have the same name,
+            # and cut, because a file name has at most 255 bytes.
             stem = Path(picture["file"]).stem[:60]
             path = directory / f"{i:04d}-{stem}.png"
             _side_by_side(image, saliency).save(path)
@@ -105,7 +102,7 @@ def _side_by_side(image: np.ndarray, saliency: np.ndarray) -> Image.Image:
 
 
 def print_found(found: Sequence[Found]) -> None:
-    """Prints a table of what is on the machine, the embedded sets last."""
+    """Prints a table of the data on the machine, with the embedded sets last."""
     table = _table("on this machine", "set", "what", "size", "where")
     for one in found:
         size = f"{one.size / 1e6:.1f} MB"
@@ -116,11 +113,7 @@ def print_found(found: Sequence[Found]) -> None:
 
 
 def print_dataset(dataset: Dataset) -> None:
-    """Prints counts per class, mean and deviation per channel, and repeated pictures.
-
-    Args:
-        dataset: any.
-    """
+    """Prints counts per class, mean and deviation per channel, and repetitions."""
     console = Console()
     height, width, channels = dataset.image_shape
     title = f"{dataset.name} {dataset.version}, {height}x{width}x{channels}"
@@ -152,7 +145,7 @@ def print_dataset(dataset: Dataset) -> None:
 
 
 def _table(title: str, first: str, *others: str) -> Table:
-    # Names as text: brackets in them would be read as a style.
+    # `Text`, because rich would read brackets in a name as a style.
     table = Table(title=Text(title, style="table.title"), title_justify="left")
     table.add_column(first, overflow="fold")
     for name in others:

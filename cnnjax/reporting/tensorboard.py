@@ -12,16 +12,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 
 from cnnjax import prng
 from cnnjax.data import augment, sampling
-from cnnjax.data.augment import Preprocessing
 from cnnjax.data.dataset import Split
 from cnnjax.data.inspection import grid, stretch
-from cnnjax.models.summary import activations
+from cnnjax.models import summary
+from cnnjax.recipe import Recipe
 
 FOLDER = "tensorboard"
 HINT = "TensorBoard: off, pip install 'tensorboardX>=2.6.3,<3' and it is on"
@@ -31,7 +30,7 @@ NUM_PICTURES = 32
 COLUMNS = 8
 BINS = 64
 
-Look = Callable[[int, Any], tuple[jax.Array, dict[str, jax.Array]]]
+Look = Callable[[int, Any], Any]
 
 
 class Board:
@@ -79,14 +78,14 @@ class Board:
         """Writes the numbers among the values of a line of `metrics.jsonl`."""
         if not self._files:
             return
-        from tensorboardX import summary
+        from tensorboardX import summary as proto
 
         name = "eval" if any(key.startswith("eval") for key in values) else "train"
         for key, value in values.items():
             if not isinstance(value, str):
-                self._write(name, step, summary=summary.scalar(key, value))
+                self._write(name, step, summary=proto.scalar(key, value))
 
-    def look(self, step: int, params: Any) -> None:
+    def look(self, step: int, variables: Any) -> None:
         """Writes pictures, histograms and sparsity after `step` updates.
 
         `input` is the beginning of the last batch as it was distorted; `filters` are
@@ -96,32 +95,31 @@ class Board:
 
         Args:
             step: updates done, at least 1.
-            params: the parameters after them.
+            variables: the network's parameters and other collections after them.
         """
         if not self._files:
             return
-        from tensorboardX import summary
+        from tensorboardX import summary as proto
 
-        params = jax.device_get(params)
-        images, outputs = jax.device_get(self._look(step - 1, params))
+        variables = jax.device_get(variables)
+        images, outputs, kernel = jax.device_get(self._look(step - 1, variables))
         if not all(np.isfinite(values).all() for values in outputs.values()):
             return  # it has diverged, which the figures of the next step will say
         write = partial(self._write, "eval", step)
 
         def picture(tag: str, values: np.ndarray) -> None:
             image = grid(stretch(values), COLUMNS)
-            write(summary=summary.image(tag, image, dataformats="HWC"))
+            write(summary=proto.image(tag, image, dataformats="HWC"))
 
         picture("input", images)
-        kernel = params[next(iter(outputs))]["kernel"]
-        if kernel.ndim == 4 and kernel.shape[2] in (1, 3):
+        if kernel is not None:
             picture("filters", np.moveaxis(kernel, -1, 0))
         for layer, values in outputs.items():
             found = values.astype(np.float64)
-            histogram = summary.histogram(f"{layer}/activations", found, BINS)
+            histogram = proto.histogram(f"{layer}/activations", found, BINS)
             write(summary=histogram)
             zero = float(np.mean(found == 0))
-            write(summary=summary.scalar(f"{layer}/sparsity", zero))
+            write(summary=proto.scalar(f"{layer}/sparsity", zero))
         self.flush()
 
     def flush(self) -> None:
@@ -160,43 +158,35 @@ def open_board(
         board.close()
 
 
-def make_look(
-    model: nn.Module,
-    split: Split,
-    preprocessing: Preprocessing,
-    *,
-    seed: int,
-    batch_size: int,
-) -> Look:
-    """Returns (step, params) -> the beginning of that step's batch, and its outputs.
+def make_look(recipe: Recipe, split: Split, seed: int, batch_size: int) -> Look:
+    """Returns (step, variables) -> the beginning of that step's batch, and its outputs.
 
     Args:
-        model: a network of `cnnjax.models`.
+        recipe: network and preprocessing.
         split: the training pictures.
-        preprocessing: crop, distortions and normalisation.
         seed: of the run.
         batch_size: of the global batch.
 
     Returns:
-        A function of the step and parameters on the host. Of the first 32 pictures it
-        gives what the network is fed, float32 [n, height, width, channels], and what
-        `models.activations` gives of that.
+        A function of the step and of variables on the host. Of the first 32 pictures it
+        gives what the network is fed, float32 [n, height, width, channels]; what
+        `summary.activations` gives of that; and the first kernel, or None.
     """
     key = prng.from_seed(seed, prng.DATA)
+    model, how = recipe.model, recipe.preprocessing
 
     @jax.jit
-    def outputs(params: Any, images: jax.Array, positions: jax.Array) -> Any:
-        drawn = augment.draw(key, positions, preprocessing, images.shape[1:])
-        fed = augment.apply(images, drawn, preprocessing)
-        return fed, activations(model, params, fed)
+    def outputs(variables: Any, images: jax.Array, positions: jax.Array) -> Any:
+        drawn = augment.draw(key, positions, how, images.shape[1:])
+        fed = augment.apply(images, drawn, how)
+        shape = how.output_shape(images.shape[1:])
+        kernel = summary.first_kernel(model, variables["params"], shape)
+        return fed, summary.activations(model, variables, fed), kernel
 
-    def look(step: int, params: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def look(step: int, variables: Any) -> Any:
         start = step * batch_size
         positions = range(start, start + min(NUM_PICTURES, batch_size))
         indices = sampling.example_indices(seed, len(split.labels), positions)
-        fed: tuple[jax.Array, dict[str, jax.Array]] = outputs(
-            params, split.images[indices], np.array(positions, np.uint32)
-        )
-        return fed
+        return outputs(variables, split.images[indices], np.array(positions, np.uint32))
 
     return look

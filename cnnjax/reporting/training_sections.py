@@ -1,4 +1,4 @@
-"""The parts of a report that the files of one or several runs give."""
+"""The sections of a report that are made from the files of one or several runs."""
 
 import dataclasses
 import json
@@ -12,21 +12,21 @@ from cnnjax.reporting.report import Picture, Section, Table
 
 MISSING = "\N{EM DASH}"
 
-# By unit. A loss begins a hundred times above where it ends.
+# Scale of the vertical axis by unit. Losses fall by a factor of a hundred.
 SCALES = {"nats": "log", "fraction": "linear"}
 
 
 @dataclasses.dataclass(frozen=True)
 class RunFiles:
-    """What the files of a run hold.
+    """The contents of a run's files.
 
     Attributes:
-        name: what the run is called in the report.
-        config: flat, from `config.json`.
-        manifest: flat; empty where there is none.
-        records: the lines of `metrics.jsonl`.
-        final: the final metrics; empty where the run is not finished.
-        dataset: its name.
+        name: name of the run in the report.
+        config: flat fields of `config.json`.
+        manifest: flat fields of `manifest.json`; empty if there is none.
+        records: lines of `metrics.jsonl`.
+        final: final metrics; empty if the run has not finished.
+        dataset: name of the data set.
     """
 
     name: str
@@ -78,7 +78,7 @@ def curves_of_run(run: RunFiles) -> Section:
 
 
 def curves_of_runs(runs: Sequence[RunFiles]) -> Section:
-    """Returns the curves of several runs, those that differ in their seed as one."""
+    """Returns the curves of several runs, averaged over those that differ in seed."""
     groups = _groups(runs)
     datasets = ", ".join(sorted({run.dataset for run in runs}))
     figures = {
@@ -97,7 +97,7 @@ def curves_of_runs(runs: Sequence[RunFiles]) -> Section:
             present = [line for line in found if line is not None]
             if present:
                 line = over_seeds(present)
-                if len(line.steps):  # runs on their way may have none in common
+                if len(line.steps):  # unfinished runs may have none in common
                     lines[label] = line
         pictures += _picture(f"compared_{name}", lines, datasets, unit)
     return Section(
@@ -112,7 +112,7 @@ def curves_of_runs(runs: Sequence[RunFiles]) -> Section:
 
 
 def differences(runs: Sequence[RunFiles]) -> Section:
-    """Returns in what several runs differ: results, configurations, manifests."""
+    """Returns the differences between runs: results, configurations, manifests."""
     head = ["", *(run.name for run in runs)]
     results = [
         [name, *(_figure_of(run.final, name) for run in runs)]
@@ -171,9 +171,9 @@ def _picture(
 
 
 def _groups(runs: Sequence[RunFiles]) -> dict[str, list[RunFiles]]:
-    """Returns label -> the runs that differ in nothing but their seed.
+    """Groups the runs that differ only in their seed: label -> runs.
 
-    A run of many seeds is a line of its own, and so is one whose seed is there already.
+    A run of several seeds is a group of its own, as is a run whose seed its group has.
     """
     groups: dict[str, list[RunFiles]] = {}
     for run in runs:
@@ -192,7 +192,7 @@ def _groups(runs: Sequence[RunFiles]) -> dict[str, list[RunFiles]]:
 
 
 def _result_names(runs: Sequence[RunFiles]) -> list[str]:
-    """Returns the figures of the runs; those that stand beside others are left out."""
+    """Returns the names of the figures, without the means and deviations over seeds."""
     names = dict.fromkeys(name for run in runs for name in run.final)
     return [name for name in names if not name.endswith(SPREAD_SUFFIXES)]
 

@@ -47,12 +47,20 @@ def start(*, compile_cache: bool = True, deterministic: bool = False) -> None:
 
 
 def quieten() -> None:
-    """Silences XLA's own log; call it before JAX is imported, which reads the setting.
+    """Silences what XLA, Orbax and asyncio log and also raise; idempotent.
 
-    XLA reports each program of the cache as made for another machine (jax#38445). What
-    matters is raised as well. `TF_CPP_MIN_LOG_LEVEL=0` lets it speak.
+    Call it before JAX is imported, which reads the setting for XLA, whose log reports
+    each cached program as made for another machine (jax#38445). Orbax logs several
+    lines on every save, a warning on every restore and a traceback on every error,
+    which it raises as well; asyncio adds those of coroutines that were given up.
+    `TF_CPP_MIN_LOG_LEVEL=0` lets them all speak.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
+        return
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if not isinstance(sys.unraisablehook, _Hook):
+        sys.unraisablehook = _Hook(sys.unraisablehook)
 
 
 def _cache_compiled_programs() -> None:
@@ -133,19 +141,3 @@ class _Hook:
         late = str(unraisable.exc_value) == "Event loop is closed"
         if not given_up and not late:
             self._report(unraisable)
-
-
-def keep_quiet() -> None:
-    """Silences it for the rest of the process, unless asked for; twice is as once.
-
-    TF_CPP_MIN_LOG_LEVEL=0 asks for it, as it does of TensorFlow.
-
-    Its log has several lines on every save, a warning on every restore and a traceback
-    on every error, which it raises too; asyncio adds those that nobody asked for.
-    """
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
-        return
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    if not isinstance(sys.unraisablehook, _Hook):
-        sys.unraisablehook = _Hook(sys.unraisablehook)

@@ -1,4 +1,4 @@
-"""Time spent training and time spent compiling, apart."""
+"""Measures the time spent on training and, separately, on compilation."""
 
 import dataclasses
 import time
@@ -9,11 +9,11 @@ from typing import Any
 
 @dataclasses.dataclass
 class Clocks:
-    """Seconds over all sessions of a run; evaluation, saving and logging are in none.
+    """Seconds over all sessions of a run, without evaluation, saving and logging.
 
     Attributes:
-        train_seconds: waiting for batches and updating.
-        compile_seconds: making programs of steps.
+        train_seconds: time for waiting for batches and for updates.
+        compile_seconds: time for compiling the training step.
     """
 
     train_seconds: float = 0.0
@@ -21,18 +21,13 @@ class Clocks:
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """Adds what the block takes to `train_seconds`."""
+        """Adds the duration of the block to `train_seconds`."""
         start = time.perf_counter()
         yield
         self.train_seconds += time.perf_counter() - start
 
     def compile(self, function: Any, *args: Any) -> Any:
-        """Returns `function` compiled for `args`, which refuses any other shapes.
-
-        Args:
-            function: what `jax.jit` or `jax.pmap` returned.
-            *args: arrays, or trees of them.
-        """
+        """Compiles a function from `jax.jit` or `jax.pmap` for the shapes of `args`."""
         start = time.perf_counter()
         compiled = function.lower(*args).compile()
         self.compile_seconds += time.perf_counter() - start

@@ -1,7 +1,7 @@
-"""Many processes as one run: joining, agreeing, and failing together.
+"""Several processes as one run: start, exchange of values, and common failure.
 
-The state is the same in every process, each makes its own rows of every batch, and the
-first alone prints and writes. What goes between them is JAX's own, and small.
+The state is replicated in every process, each makes its own rows of every batch, and
+only the first one prints and writes. They communicate through JAX.
 """
 
 import atexit
@@ -18,26 +18,28 @@ from jax.experimental import multihost_utils
 
 from cnnjax.errors import InputError, RunError, one_line
 
-# As long as JAX waits by itself: a cluster may start its hosts minutes apart.
+# JAX's own default: a cluster may start its hosts minutes apart.
 JOIN_SECONDS = 300
-# They leave within moments of each other, unless one failed by itself.
+# Processes end within moments of each other, unless one of them failed.
 LEAVE_SECONDS = 30
 
 
 def join(coordinator: str, num_processes: int, process_id: int) -> None:
-    """Makes this process one of many; call it before anything asks for a device.
+    """Makes this process one of several; call it before any use of a device.
+
+    With SLURM, Open MPI or a cloud that JAX knows, the defaults "", 0 and -1 let JAX
+    find out the values.
 
     Args:
-        coordinator: HOST:PORT on which process 0 listens; "" where SLURM, Open MPI or
-            the cloud tells JAX.
-        num_processes: how many there are; 0 likewise.
-        process_id: which of them this one is, from 0; -1 likewise.
+        coordinator: HOST:PORT on which process 0 listens, or "".
+        num_processes: number of processes, or 0.
+        process_id: index of this process, or -1.
 
     Raises:
-        InputError: they do not all answer in `JOIN_SECONDS`, have unequal numbers of
-            devices, or JAX cannot tell which there are.
+        InputError: not all processes answer within `JOIN_SECONDS`, they have unequal
+            numbers of devices, or JAX cannot find out the values.
     """
-    # Its handler of SIGTERM would take the place of ours while a run starts.
+    # JAX's handler of SIGTERM would replace that of `signals` while a run starts.
     jax.config.update("jax_enable_preemption_service", False)
     errors: list[Exception] = []
 
@@ -47,11 +49,11 @@ def join(coordinator: str, num_processes: int, process_id: int) -> None:
                 coordinator or None,
                 num_processes or None,
                 None if process_id < 0 else process_id,
-                # Where JAX itself gives up it aborts, with a trace of C++.
+                # After JAX's own timeout it would abort, with a C++ stack trace.
                 initialization_timeout=JOIN_SECONDS + LEAVE_SECONDS,
                 shutdown_timeout_seconds=LEAVE_SECONDS,
             )
-        except Exception as error:  # Whatever finding out about a cluster raises.
+        except Exception as error:  # Each kind of cluster raises its own exceptions.
             errors.append(error)
 
     joining = threading.Thread(target=initialize, daemon=True)
@@ -85,9 +87,9 @@ def is_first() -> bool:
 
 
 def gather(value: Any) -> list[Any]:
-    """Returns everyone's `value`, any JSON, in the order of the processes.
+    """Returns the `value` (any JSON) of every process, in the order of the processes.
 
-    All must call it, as often and in the same order as all that they compute together.
+    Collective: every process must call it, in the same order.
     """
     if jax.process_count() == 1:
         return [value]
@@ -100,17 +102,16 @@ def gather(value: Any) -> list[Any]:
 
 
 def largest(value: int) -> int:
-    """Returns the largest of everyone's `value`, int32; all must call it."""
+    """Returns the largest `value` (int32) of all processes; collective."""
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.process_allgather(np.int32(value)).max())
 
 
 def check_same(config: Mapping[str, Any]) -> None:
-    """Raises InputError, in every process, where they were given other configurations.
+    """Raises InputError in every process if their flat configurations differ.
 
-    Args:
-        config: flat, without what may differ.
+    Collective. `config` must not contain the fields that may differ.
     """
     first, *others = gather(dict(config))
     for process, other in enumerate(others, start=1):
@@ -128,7 +129,7 @@ def check_same(config: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def only_first_prints() -> Iterator[None]:
-    """Drops what other processes than the first print in the block; errors remain."""
+    """Discards the standard output of all processes but the first inside the block."""
     if is_first():
         yield
         return
@@ -138,16 +139,16 @@ def only_first_prints() -> Iterator[None]:
 
 @contextlib.contextmanager
 def together() -> Iterator[Callable[..., None]]:
-    """Has an error of one process end all of them, instead of leaving them to wait.
+    """Lets an error in one process end all processes, so that none waits for ever.
 
     Yields:
-        `meet(last=False)`, which all call at the same places and nobody passes if one
-        has failed. Between the beginning and the last meeting nothing may be computed
-        together.
+        `meet(last=False)`, which raises in every process if one of them has failed.
+        Collective: every process must call it at the same places. No other collective
+        operation may run before the last call (`last=True`, or the block's end).
 
     Raises:
-        InputError: another process failed with one, before the last meeting.
-        RunError: another process failed otherwise, or was lost afterwards.
+        InputError: another process raised InputError before the last call of `meet`.
+        RunError: another process raised another error, or was lost.
     """
     over = False
 
@@ -167,7 +168,7 @@ def together() -> Iterator[Callable[..., None]]:
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1:
             raise
-        # JAX would wait for the lost one as it leaves, and abort.
+        # On exit JAX would wait for the lost process and then abort.
         atexit.register(os._exit, 1)
         raise RunError(
             "what the processes compute together failed, as where one of them is lost"

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C ask a run to save and stop; a second one kills it."""
+"""Handles SIGTERM and Ctrl-C: the first lets a run save and stop, a second kills it."""
 
 import contextlib
 import os
@@ -11,12 +11,12 @@ from cnnjax.errors import RunError
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 STDOUT = 1
-# Written to the pipe of signals, where no signal has this number.
+# Written to the pipe of signal numbers to end its thread; no signal has number 0.
 END = b"\0"
 
 
 class StopRequestedError(RunError):
-    """The run was asked to stop, and has saved.
+    """The run was asked to stop and has saved its state.
 
     Attributes:
         exit_code: 143 for SIGTERM, 130 for Ctrl-C, as a shell reports them.
@@ -28,13 +28,13 @@ class StopRequestedError(RunError):
 
 
 def raise_if(signum: int | None) -> None:
-    """Raises StopRequestedError where a signal has asked for a stop; 0 is none."""
+    """Raises StopRequestedError for a signal; 0 and None mean that there was none."""
     if signum:
         raise StopRequestedError(signum)
 
 
 class StopRequest:
-    """Whether a stop was asked for, and by which signal."""
+    """Tells whether a stop was requested, and by which signal."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
@@ -47,8 +47,8 @@ class StopRequest:
 def stop_requests() -> Iterator[StopRequest]:
     """Turns the first SIGTERM or Ctrl-C inside the block into a flag.
 
-    The first signal sets the flag and restores the default action, so that a second one
-    kills at once. The handlers found are put back at the end.
+    The first signal also restores the default actions, so that a second one kills the
+    process at once. The previous handlers are restored at the end of the block.
     """
     request = StopRequest()
 
@@ -68,10 +68,10 @@ def stop_requests() -> Iterator[StopRequest]:
 
 @contextlib.contextmanager
 def _watched() -> Iterator[None]:
-    """Has another thread told of every signal, by way of a pipe.
+    """Reports every signal to another thread through a pipe.
 
-    Python calls a handler between two of its own instructions, of which there are none
-    in the minutes that a compilation may take.
+    Python calls a signal handler only between two Python instructions, and a single one
+    may compile a program for minutes.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -89,7 +89,7 @@ def _watched() -> Iterator[None]:
 
 
 def _watch(reader: int) -> None:
-    """Says what the first signal does; a second one ends the process."""
+    """Prints a message at the first signal, and ends the process at the second."""
     asked = False
     while (byte := os.read(reader, 1)) != END:
         signum = byte[0]
@@ -98,7 +98,7 @@ def _watch(reader: int) -> None:
         if asked:
             os._exit(128 + signum)
         asked = True
-        # Not print: the signal may have come in the middle of one, which would raise.
+        # Not `print`, which raises if the signal came during another `print`.
         with contextlib.suppress(OSError):
             os.write(
                 STDOUT,

@@ -15,7 +15,7 @@ from typing import Any
 import orbax.checkpoint as ocp
 
 from cnnjax.errors import InputError, RunError, one_line
-from cnnjax.runtime import backend, processes
+from cnnjax.runtime import processes
 from cnnjax.workdir import files, integrity
 from cnnjax.workdir.integrity import not_finite
 
@@ -38,7 +38,6 @@ class Checkpoints:
             run: what the run is known by, see `identity.of_run`.
             read_only: neither make, clean nor change anything; for another's run.
         """
-        backend.keep_quiet()
         self._directory = directory.resolve()
         self._run = dict(run)
         self._read_only = read_only

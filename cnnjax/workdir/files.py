@@ -1,6 +1,5 @@
-"""A workdir: its configuration, what may change on resume, its results."""
+"""The files of a run: their names, who may write them, when a run is resumed."""
 
-import fcntl
 import itertools
 import json
 import os
@@ -10,8 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import filelock
+
+from cnnjax.config import CHANGES_BYTES, MAY_CHANGE, filled, flatten, identity
 from cnnjax.errors import InputError
-from cnnjax.workdir import integrity
 
 CONFIG = "config.json"
 MANIFEST = "manifest.json"
@@ -20,20 +21,7 @@ FINAL_METRICS = "final_metrics.json"
 CHECKPOINTS = "checkpoints"
 UNFINISHED = ".tmp"
 
-# What may differ between a run and its resumption. Devices and mode change the bytes.
-MAY_CHANGE = (
-    "compile_cache",
-    "train.steps",
-    "train.steps_per_call",
-    "train.log_every",
-    "train.eval_every",
-    "train.checkpoint_every",
-    "train.report",
-    "train.tensorboard",
-    "data.pipeline",
-    "data.workers",
-)
-CHANGES_BYTES = "parallel."
+LOCK, OWNER = ".lock", ".owner"
 
 
 @contextmanager
@@ -63,7 +51,7 @@ def _check_no_strangers(workdir: Path) -> None:
     if not workdir.is_dir() or (workdir / CONFIG).exists():
         return
     # A run that was killed as it began leaves no more than these.
-    ours = (LOCK, f"{CONFIG}{UNFINISHED}")
+    ours = (LOCK, OWNER, f"{CONFIG}{UNFINISHED}")
     strangers = sorted(p.name for p in workdir.iterdir() if p.name not in ours)
     if strangers:
         raise InputError(
@@ -79,7 +67,7 @@ def _check_is_run_of(
     if not path.exists():
         return
     refused = []
-    stored, asked = flatten(read_json(path)), flatten(config)
+    stored, asked = filled(read_json(path)), flatten(config)
     for name in sorted(stored.keys() | asked.keys()):
         before, after = stored.get(name), asked.get(name)
         if before == after:
@@ -104,7 +92,7 @@ def finished(workdir: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
     """
     if not (workdir / FINAL_METRICS).exists() or not (workdir / CONFIG).exists():
         return None
-    same = flatten(read_json(workdir / CONFIG)) == config
+    same = filled(read_json(workdir / CONFIG)) == config
     final = read_json(workdir / FINAL_METRICS)
     return final if same and final.get("steps") == config["train.steps"] else None
 
@@ -160,17 +148,6 @@ def drop_metrics_after(path: Path, step: int) -> None:
     write_text(path, "".join(kept))
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns {"a.b": value} of nested mappings, as JSON would give the values back."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
-    return flat
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """Returns the object that a JSON file holds.
 
@@ -211,9 +188,7 @@ def unused(path: Path) -> Path:
 
 @contextmanager
 def locked(folder: Path, flag: str) -> Iterator[None]:
-    """Makes a folder and holds its lock.
-
-    The lock is the kernel's (`flock`): it ends with the process, however that ends.
+    """Makes a folder and holds its lock, which ends with the process.
 
     Args:
         folder: any.
@@ -224,12 +199,21 @@ def locked(folder: Path, flag: str) -> Iterator[None]:
     """
     with writing(folder, flag):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        lock, owner = filelock.FileLock(folder / LOCK, mode=0o644), folder / OWNER
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout as error:
+            by = owner.read_text() if owner.exists() else "another process"
+            raise InputError(
+                f"{folder} is in use by {by}; wait for it, stop it, or name another"
+                f" --{flag}"
+            ) from error
     try:
-        _lock(lock, folder, flag)
+        with writing(folder, flag):
+            owner.write_text(f"process {os.getpid()} on {platform.node()}")
         yield
     finally:
-        os.close(lock)
+        lock.release()
 
 
 @contextmanager
@@ -253,46 +237,11 @@ def writing(folder: Path, flag: str, advice: str = "name another") -> Iterator[N
         ) from error
 
 
-def _lock(lock: int, folder: Path, flag: str) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        owner = os.read(lock, 100).decode(errors="replace") or "another process"
-        raise InputError(
-            f"{folder} is in use by {owner}; wait for it, stop it, or name another"
-            f" --{flag}"
-        ) from error
-    os.truncate(lock, 0)
-    os.write(lock, f"process {os.getpid()} on {platform.node()}".encode())
-
-
-def of_run(config: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
-    """Returns the SHA-256 of the configuration, the data's fingerprint and the seed.
-
-    The hash leaves out whatever may change on resume, and `train.steps`, which may
-    where the schedule allows it.
-
-    Args:
-        config: resolved, nested.
-        fingerprint: of the data set that is trained on.
-    """
-    fixed = {
-        name: value
-        for name, value in flatten(config).items()
-        if name not in MAY_CHANGE and not name.startswith(CHANGES_BYTES)
-    }
-    return {
-        "config": integrity.seal(fixed),
-        "data": fingerprint,
-        "seed": config["seed"],
-    }
-
-
 def of_workdir(workdir: Path) -> dict[str, Any]:
-    """Returns the same of the run in a folder.
+    """Returns the identity of the run in a folder, see `config.identity`.
 
     Raises:
         InputError: `workdir` is not one of a run.
     """
     config = read_json(workdir / CONFIG)
-    return of_run(config, trained_on(workdir)["fingerprint"])
+    return identity(config, trained_on(workdir)["fingerprint"])

@@ -1,11 +1,10 @@
-"""What one step of a run holds on disk, and whether what is read is what was written.
+"""Whether a checkpoint that is read is what was written, by this run.
 
-Orbax does not notice a flipped bit. So every step carries the SHA-256 of each of its
-arrays, and of what is said about them.
+Orbax does not notice a flipped bit. So every checkpoint carries the SHA-256 of each of
+its arrays, and of the metadata that describe them.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from cnnjax.config import seal
 from cnnjax.errors import InputError
 
 # What is said about a step takes some kB; larger is damaged, and not read.
@@ -32,7 +32,7 @@ def contents(
 
     Args:
         state: a tree of arrays.
-        run: what the run is known by, see `identity.of_run`.
+        run: the run's identity, see `config.identity`.
         best: step and score of the best step so far, itself included; None for none.
         about: whatever is to be known of it, as JSON.
     """
@@ -79,7 +79,7 @@ def read(
         step: number of updates done.
         like: a tree of arrays whose structure, shapes, dtypes and shardings those that
             are read are to have.
-        run: what the run is known by.
+        run: the run's identity.
 
     Raises:
         InputError: it is of another network or another run.
@@ -135,12 +135,7 @@ def not_finite(state: Any) -> list[str]:
     ]
 
 
-def seal(about: Any) -> str:
-    """Returns the SHA-256 of what JSON holds, in whatever order it is written."""
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-
-
-# What a run is known by, in the words of the message.
+# The parts of a run's identity, in the words of the message.
 PARTS = {
     "config": "SHA-256 of the configuration",
     "data": "fingerprint of the data",
@@ -155,7 +150,7 @@ def check_same_network(
 
     Args:
         where: the checkpoint, for the message.
-        stored: path -> dtype and shape, see `digests.describe`.
+        stored: path -> dtype and shape, see `describe`.
         needed: the same of the network at hand.
     """
     for name in sorted(stored.keys() | needed.keys()):
@@ -174,7 +169,7 @@ def check_same_run(
 
     Args:
         where: the checkpoint, for the message.
-        stored: `config`, `data` and `seed`, see `identity.of_run`.
+        stored: `config`, `data` and `seed`, see `config.identity`.
         needed: the same of the run at hand.
     """
     differences = [

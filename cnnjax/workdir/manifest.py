@@ -1,16 +1,18 @@
-"""What made a run: versions, machine, devices, precision, flags, data and commit."""
+"""The manifest of a run: the software, the machine and the data that produced it."""
 
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
+
+from cnnjax import __version__
+from cnnjax.data.dataset import Dataset
+from cnnjax.parallel import Partitioner
 
 PACKAGES = (
     "jax",
@@ -22,15 +24,28 @@ PACKAGES = (
     "tensorflow-cpu",
     "tensorflow",
     "tensorflow-datasets",
-    "cnnjax",
 )
 
 
-def describe(mesh: Mesh, *, mode: str, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what made a run: versions, devices, precision, flags, data and commit."""
-    versions = {name: _version(name) for name in PACKAGES}
-    jax_config: Any = jax.config  # its options are not declared to type checkers
-    devices = [str(device.device_kind) for device in mesh.devices.flat]
+def describe(partitioner: Partitioner, dataset: Dataset) -> dict[str, Any]:
+    """Returns the manifest: command, versions, devices, precision, data and commit."""
+    return {
+        **describe_machine(partitioner),
+        "data": {
+            "name": dataset.name,
+            "version": dataset.version,
+            "fingerprint": dataset.fingerprint,
+            "classes": list(dataset.class_names),
+            "image_shape": list(dataset.image_shape),
+        },
+    }
+
+
+def describe_machine(partitioner: Partitioner) -> dict[str, Any]:
+    """Returns the manifest without the data."""
+    versions = {name: _version(name) for name in PACKAGES} | {"cnnjax": __version__}
+    jax_config: Any = jax.config  # type checkers do not know its options
+    devices = list(partitioner.mesh.devices.flat)
     return {
         "command": ["python", *sys.argv],
         "versions": {"python": platform.python_version()}
@@ -41,17 +56,16 @@ def describe(mesh: Mesh, *, mode: str, data: Mapping[str, Any]) -> dict[str, Any
             "cores": os.cpu_count(),
         },
         "devices": {
-            "platform": mesh.devices.flat[0].platform,
-            "kinds": sorted(set(devices)),
-            "count": mesh.size,
-            "mode": mode,
+            "platform": devices[0].platform,
+            "kinds": sorted({str(device.device_kind) for device in devices}),
+            "count": len(devices),
+            "mode": partitioner.mode,
         },
         "precision": {
             "parameters": "float32",
             "matmul": jax_config.jax_default_matmul_precision or "default",
         },
         "flags": {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "")},
-        "data": dict(data),
         "commit": commit_of(Path(__file__).parent),
     }
 
@@ -73,10 +87,10 @@ def _processor() -> str:
 
 
 def commit_of(folder: Path) -> str | None:
-    """Returns the commit of the program in `folder`, None where there is no such.
+    """Returns the Git commit of the program in `folder`, or None if there is none.
 
-    With "-dirty" behind it where Python files differ from it; results, which a program
-    writes there itself, do not count.
+    "-dirty" is appended if tracked Python files differ from the commit. Other files are
+    ignored, because a program writes its results there.
     """
 
     def git(*arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -1,1 +1,1 @@
-"""Each statement of the chapter as a measured row; see `experiments/claims.py`."""
+"""Measures the chapter's claims, one table row each; see `experiments/claims.py`."""

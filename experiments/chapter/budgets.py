@@ -1,23 +1,23 @@
-"""How many seeds and steps a table of claims may take."""
+"""Budgets: how many seeds and steps the measurement of the claims may use."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What is run for the rows; every row says what it was.
+    """Sizes of the experiments; every row of the table names the budget it used.
 
     Attributes:
-        name: as on the command line.
-        seeds: of every training, from 0 on.
-        cifar: steps of the short CIFAR runs; the chapter's are 3,000 of 128.
-        cifar_long: steps of the long ones; the chapter's are 100,000 of 128.
-        cifar_small: steps of each run where there are many: by size and data.
-        mnist: steps of the MNIST network; the chapter's are 20,000 of 50.
-        mnist_short: steps where two variants of it are compared.
-        mlp: steps of the perceptron; the chapter's are 3,000 of 100.
-        pictures: training pictures at most, 0 for all, for the hand-made features.
-        rounds: of every timing.
+        name: value of the command line's `--budget`.
+        seeds: number of seeds of every training: 0, 1, 2, ...
+        cifar: steps of a short CIFAR run; the chapter trains 3,000 steps of 128.
+        cifar_long: steps of a long CIFAR run; the chapter trains 100,000 of 128.
+        cifar_small: steps of each of the many runs over network and data set sizes.
+        mnist: steps of the MNIST network; the chapter trains 20,000 of 50.
+        mnist_short: steps of each run that compares variants of the MNIST network.
+        mlp: steps of the multilayer perceptron; the chapter trains 3,000 of 100.
+        pictures: at most this many training pictures for HoG features; 0 means all.
+        rounds: number of measurements of every timing.
     """
 
     name: str
@@ -32,8 +32,8 @@ class Budget:
     rounds: int
 
 
-# quick: minutes, to see that it all runs. standard: a night on two cores. full: what
-# the chapter says, on a GPU.
+# quick takes minutes and only shows that everything runs; standard takes a night on two
+# cores; full trains as long as the chapter does and needs a GPU.
 BUDGETS = {
     budget.name: budget
     for budget in (

@@ -1,4 +1,4 @@
-"""What a claim comes to, said before anything is run, and the verdict on it."""
+"""Checks: quantities with bands that are stated before measuring, and verdicts."""
 
 import dataclasses
 import math
@@ -20,24 +20,23 @@ OTHER_DATA = "another data set"
 CONFIDENCE = 0.95
 INFINITY = math.inf
 
-# One a seed.
+# One value per seed.
 Values = Sequence[float] | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """A quantity and the band in which a claim puts it.
+    """A quantity and the band in which the claim expects it.
 
     Attributes:
         what: the quantity, in words.
         low: lower end of the band.
-        high: upper end of the band; infinite for "more than `low`".
+        high: upper end of the band; infinity means "more than `low`".
         unit: "%" for a fraction and "points" for a difference of fractions, both
-            shown times 100; else as it is shown behind the number.
-        steps: of training that the claim speaks of; after fewer it is not judged.
-        dataset: of which the claim gives the quantity; that of another is not judged.
-            "" where any will do.
-        exact: one value without an interval: it is counted.
+            shown times 100; any other text is printed behind the number.
+        steps: the claim is judged only after at least this many training steps.
+        dataset: the claim is judged only on this data set; "" means on any.
+        exact: whether the value is counted, so that it needs no interval.
     """
 
     what: str
@@ -50,19 +49,16 @@ class Check:
 
 
 def contrast(what: str, unit: str = "points", *, steps: int = 0) -> Check:
-    """Returns the check that a difference, paired by seed, is more than zero."""
+    """Returns the check that a difference, paired by seed, is greater than zero."""
     return Check(what, 0.0, unit=unit, steps=steps)
 
 
 def interval(values: Values) -> tuple[float, float, float, float]:
-    """Returns mean, standard deviation, and the ends of the 95% interval of the mean.
+    """Returns mean, standard deviation, and the 95% confidence interval of the mean.
 
-    mean +- t * std / sqrt(n), with t the 97.5% quantile of Student's distribution with
-    n - 1 degrees of freedom and std that of the sample (n - 1). One value alone has
-    an infinite interval.
-
-    Args:
-        values: one a seed; of a contrast, the differences of the pairs.
+    mean +- t * std / sqrt(n), where t is the 97.5% quantile of Student's distribution
+    with n - 1 degrees of freedom and std the sample standard deviation (divisor n - 1).
+    For a single value the interval is infinite and std is NaN.
     """
     mean = float(np.mean(values))
     if len(values) < 2:
@@ -76,19 +72,21 @@ def interval(values: Values) -> tuple[float, float, float, float]:
 def judge(
     check: Check, values: Values, *, steps: int, dataset: str, learned: bool = True
 ) -> dict[str, Any]:
-    """Returns a check and what was measured of it, as JSON, with a verdict.
+    """Returns a check, its measurement and the verdict, ready for JSON.
 
-    "holds" where the whole interval lies inside the band (above `low` where it has no
-    upper end), "does not hold" where all of it lies outside on one side, else "cannot
-    be told at this n". What was trained on embedded pictures is not judged.
+    The verdict is "holds" if the whole interval lies inside the band (above `low` if
+    the band has no upper end), "does not hold" if it lies entirely on one side of the
+    band, and otherwise "cannot be told at this n". Other verdicts say why nothing was
+    judged: too few steps, another data set (embedded pictures count as another one as
+    soon as anything was trained), or `learned=False`.
 
     Args:
-        check: what was said before.
-        values: what was measured, one a seed.
-        steps: of the training.
-        dataset: that it was measured on.
-        learned: False where a network that is compared stayed at chance: a difference
-            from it is none of what the claim speaks of.
+        check: what was stated beforehand.
+        values: the measurements, one per seed.
+        steps: number of training steps; 0 if nothing was trained.
+        dataset: name of the data set that was used.
+        learned: False if one of the compared networks stayed at chance, because a
+            difference from it then says nothing about the claim.
     """
     mean, std, low, high = interval(values)
     if check.exact:
@@ -124,10 +122,10 @@ def _finite(value: float) -> float | None:
 
 
 def overall(verdicts: Sequence[str]) -> str:
-    """Returns the verdict on a claim that comes to several checks.
+    """Returns the verdict on a claim that has several checks.
 
-    It holds where all hold, and does not where one does not; else it is the first
-    reason why it cannot be told.
+    "does not hold" if any check fails, "holds" if all hold, otherwise the first verdict
+    that is neither.
     """
     if FAILS in verdicts:
         return FAILS

@@ -13,9 +13,9 @@ from chapter.row import Also, Outcome, Row
 
 SHORT, LONG = 3000, 100_000
 DISTORTIONS = ("crop", "flip", "brightness", "contrast")
-# Where the rate of the long run falls tenfold, of its steps.
+# The long run's learning rate falls tenfold after this share of its steps.
 DECAY_SHARE = 0.4
-# A network that is right no more than twice as often as chance has not learned.
+# A network whose accuracy is at most this many times that of chance has not learned.
 LEARNED = 2
 STAYED = (
     "With the sigmoid some seeds stay at chance, so that LRN cannot bring them anything"
@@ -23,7 +23,7 @@ STAYED = (
 
 
 def short(lab: Lab, changes: Mapping[str, Any] | None = None) -> Run:
-    """Returns the chapter's short run, with fields changed."""
+    """Returns the chapter's short run, with some configuration fields changed."""
     return lab.train("base", steps=lab.budget.cifar, changes=changes)
 
 
@@ -41,7 +41,7 @@ def _short(lab: Lab) -> Outcome:
 
 
 def _differs(changes: Mapping[str, Any], with_: str, without: str) -> Any:
-    """Returns the measurement of base.py less the same with `changes`."""
+    """Returns a measurement: base.py's accuracy minus that with `changes` made."""
 
     def measure(lab: Lab) -> Outcome:
         run, other = short(lab), short(lab, changes)
@@ -56,7 +56,7 @@ def _differs(changes: Mapping[str, Any], with_: str, without: str) -> Any:
 
 
 def long(lab: Lab, recipe: str, changes: Mapping[str, Any]) -> Run:
-    """Returns a long run, evaluated ten times on the way."""
+    """Returns a long run that is evaluated ten times during training."""
     steps = lab.budget.cifar_long
     return lab.train(
         recipe, steps=steps, changes={"train.eval_every": steps // 10, **changes}
@@ -83,7 +83,7 @@ def _peak(run: Run) -> np.ndarray:
 
 
 def _sgd_decay(lab: Lab) -> Outcome:
-    # Neither's average of the weights: the claim is of the two optimisers.
+    # The moving average of the weights is left out: the claim compares optimisers.
     sgd, adam = _decaying(lab), long(lab, "base", {})
     return Outcome(
         [_peak(sgd) - _peak(adam)],

@@ -1,4 +1,4 @@
-"""Claims that are counted and not trained: from the shapes of real modules."""
+"""Claims about parameters and operations, counted from the shapes of real modules."""
 
 import math
 from collections.abc import Sequence
@@ -14,19 +14,19 @@ from cnnjax.models import summary
 from cnnjax.models.cifar import CifarCNN
 from cnnjax.models.lenet import LeNet5
 
-# Section 5.1: a grey picture of 1000x1000 pixels, a million hidden units, fields and
-# kernels of 10x10, a hundred kernels.
+# Section 5.1: a grey picture of 1000x1000 pixels, a million hidden units, receptive
+# fields and kernels of 10x10, a hundred kernels.
 SIDE, HIDDEN, FIELD, KERNELS, STRIDE = 1000, 10**6, (10, 10), 100, 5
 
 
 def num_weights(module: nn.Module, shape: tuple[int, ...]) -> int:
-    """Returns the parameters of a module for one input of `shape`; none is made."""
+    """Counts a module's parameters for an input of `shape`, without allocating them."""
     variables = _shapes(module, shape)
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables))
 
 
 def num_outputs(module: nn.Module, shape: tuple[int, ...]) -> int:
-    """Returns the numbers that a module makes of one input of `shape`."""
+    """Counts the values that a module outputs for one input of `shape`."""
     images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     made = jax.eval_shape(module.apply, _shapes(module, shape), images)
     return math.prod(made.shape)

@@ -1,4 +1,4 @@
-"""Claims of what more data bring."""
+"""Claims about the benefit of more training data."""
 
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from cnnjax.errors import MissingPackageError
 
 WIDTHS = (0.25, 0.5, 1.0, 2.0)
 SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)
-TRAINED = 1000  # steps, for widths to be told apart
+TRAINED = 1000  # steps that are needed to tell the widths apart
 
 
 def _count(data: Dataset, share: float) -> int:
@@ -22,7 +22,7 @@ def _count(data: Dataset, share: float) -> int:
 
 
 def _first(data: Dataset, count: int) -> dict[str, int]:
-    """Returns the change to `count` training pictures; all of them is the default."""
+    """Returns the change that limits training to `count` pictures; 0 stands for all."""
     return {"data.train_examples": 0 if count == len(data.train.labels) else count}
 
 
@@ -32,7 +32,7 @@ def _data_size(lab: Lab) -> Outcome:
     gap: dict[tuple[float, float], np.ndarray] = {}
     for width in WIDTHS:
         for share in SHARES:
-            # All of them are trained alike: as many steps, whatever there is.
+            # Every share of the data is trained for the same number of steps.
             run = lab.train(
                 "base",
                 steps=lab.budget.cifar_small,
@@ -60,7 +60,9 @@ def _data_size(lab: Lab) -> Outcome:
 
 
 def hog_accuracies(data: Dataset, counts: list[int], seed: int) -> list[float]:
-    """Returns the test accuracy of a linear SVM on HoG, trained on the first pictures.
+    """Returns the test accuracy of a linear SVM on HoG features for each of `counts`.
+
+    The SVM is trained on the first `count` training pictures.
 
     Raises:
         MissingPackageError: scikit-image is not installed.
@@ -77,7 +79,7 @@ def hog_accuracies(data: Dataset, counts: list[int], seed: int) -> list[float]:
     from sklearn.svm import LinearSVC
 
     def features(images: np.ndarray) -> Any:
-        # Dalal and Triggs 2005, with cells of 8x8 in blocks of 2x2.
+        # Dalal and Triggs 2005, with cells of 8x8 pixels in blocks of 2x2 cells.
         return np.stack(
             [
                 hog(
@@ -94,7 +96,7 @@ def hog_accuracies(data: Dataset, counts: list[int], seed: int) -> list[float]:
     train, test = features(data.train.images[: max(counts)]), features(data.test.images)
     found = []
     for count in counts:
-        # More examples than features: the primal problem is the small one.
+        # With more examples than features, the primal problem is the smaller one.
         machine = LinearSVC(C=0.01, dual=False, random_state=seed)
         fitted = make_pipeline(StandardScaler(), machine)
         fitted.fit(train[:count], data.train.labels[:count])
@@ -106,7 +108,7 @@ def _classical(lab: Lab) -> Outcome:
     data = lab.data_of("cifar")
     most = lab.budget.pictures or len(data.train.labels)
     counts = [max(1, round(share * most)) for share in SHARES]
-    # It has no randomness: every seed's network is set against the same machine.
+    # The SVM is not random, so every seed's network is compared with the same one.
     by_hand = np.array(hog_accuracies(data, counts, seed=0))
     network = np.stack([short(lab, _first(data, n)).values() for n in counts])
     quarter, last = SHARES.index(0.25), len(SHARES) - 1

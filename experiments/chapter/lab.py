@@ -1,4 +1,4 @@
-"""Trains what the rows ask for, each run once, and looks at what was trained."""
+"""The lab: trains the runs that the rows need, each only once."""
 
 import dataclasses
 import re
@@ -19,13 +19,13 @@ from cnnjax.workdir import files, manifest
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Where the pictures are.
+    """Where a data set is found.
 
     Attributes:
-        name: of the set; "" for the script's own, or its embedded stand-in.
-        directory: TFDS's data dir, or "".
-        default_name: of the set that the chapter uses.
-        fallback: the embedded one.
+        name: of the data set; "" means `default_name`, or `fallback` if it is missing.
+        directory: TFDS's data folder; "" means its default.
+        default_name: data set that the chapter uses.
+        fallback: embedded data set that stands in for it.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Data:
 
 
 class Lab:
-    """What rows are measured with."""
+    """Trains and remembers the runs that rows are measured with."""
 
     def __init__(
         self,
@@ -48,20 +48,20 @@ class Lab:
         """Trains nothing yet.
 
         Args:
-            recipes: name of a file of `experiments/configs` -> configuration.
-            data: "cifar" and "mnist" -> the pictures of the two kinds of network.
-            budget: seeds and steps.
-            ledger: of what is known already.
-            workdir: folder of the runs.
+            recipes: name of a file in `experiments/configs` -> its configuration.
+            data: "cifar" and "mnist" -> data set of the networks of that kind.
+            budget: seeds and steps of every run.
+            ledger: the results that are known already.
+            workdir: folder that holds one subfolder per run.
         """
         self._recipes, self._data = recipes, data
         self._ledger, self._workdir = ledger, workdir
         self.budget = budget
         self._loaded: dict[str, Dataset] = {}
-        self.used: list[str] = []  # the runs that the row in hand rests on
+        self.used: list[str] = []  # keys of the runs of the current row
 
     def data_of(self, kind: str) -> Dataset:
-        """Returns the pictures of "cifar" or "mnist", read once."""
+        """Returns the data set of "cifar" or "mnist", which is read only once."""
         if kind not in self._loaded:
             recipe = "base" if kind == "cifar" else "mnist"
             data = self._data[kind]
@@ -72,13 +72,13 @@ class Lab:
         return self._loaded[kind]
 
     def name_of(self, kind: str) -> str:
-        """Returns the name of the pictures of "cifar" or "mnist" at hand."""
+        """Returns the name of the data set that is used for "cifar" or "mnist"."""
         return self._data[kind].name or self.data_of(kind).name
 
     def config(
         self, recipe: str, *, steps: int, changes: Mapping[str, Any] | None = None
     ) -> ConfigDict:
-        """Returns a recipe on this lab's data, with its seeds, and fields changed."""
+        """Returns a recipe with this lab's data and seeds, and with `changes` made."""
         config = self._recipes[recipe].copy_and_resolve_references()
         data = self._data[_kind(config)]
         fixed = {
@@ -87,7 +87,7 @@ class Lab:
             "data.dir": data.directory,
             "data.pipeline": "device",
             "train.steps": steps,
-            # Not all in one call, so that a short run too can be stopped within.
+            # Several calls even for a short run, so that it can be interrupted.
             "train.steps_per_call": max(1, min(100, steps // 4)),
             "train.tensorboard": False,
             "parallel.num_devices": 0,
@@ -106,18 +106,18 @@ class Lab:
         changes: Mapping[str, Any] | None = None,
         weights: bool = False,
     ) -> Run:
-        """Returns the run of every seed: what is known of it, or trained now.
+        """Returns a run of all seeds: the ledger's, or one that is trained now.
 
         Args:
-            recipe: name of a file of `experiments/configs`.
-            steps: of training.
-            changes: field -> value, in place of the recipe's own.
-            weights: whether its last checkpoint is needed too.
+            recipe: name of a file in `experiments/configs`.
+            steps: number of training steps.
+            changes: configuration fields that differ from the recipe -> their values.
+            weights: whether the run's last checkpoint is needed, not only its figures.
 
         Raises:
-            InputError: the data are missing.
-            RunError: it failed.
-            StopRequestedError: SIGTERM or Ctrl-C; called again it goes on.
+            InputError: the data set is missing.
+            RunError: the training failed.
+            StopRequestedError: SIGTERM or Ctrl-C; the next call resumes the run.
         """
         changes = self._real(recipe, changes or {})
         config = self.config(recipe, steps=steps, changes=changes)
@@ -129,13 +129,13 @@ class Lab:
         folder = self._workdir / re.sub(r"[^\w.=]+", "-", key)
         if key not in self.used:
             self.used.append(key)
-        # Killed between the last checkpoint and the figures, it has not ended.
+        # A run killed between its last checkpoint and its final metrics has not ended.
         saved = (folder / files.CHECKPOINTS / str(steps)).is_dir() and (
             folder / files.FINAL_METRICS
         ).exists()
         if key not in self._ledger.runs or (weights and not saved):
             print(f"\n== {key}", flush=True)
-            if weights and not saved:  # ended, perhaps, but there is nothing to load
+            if weights and not saved:  # it may have ended, but left no checkpoint
                 (folder / files.FINAL_METRICS).unlink(missing_ok=True)
             launch.train(
                 config,
@@ -146,19 +146,19 @@ class Lab:
             )
         if key not in self._ledger.runs:
             self._ledger.put_run(key, figures(folder))
-        # Weights that are trained again, perhaps on another machine, have figures of
-        # their own; what the ledger holds stays, as finished rows rest on it.
+        # Weights that are trained again, perhaps on another machine, have their own
+        # figures. The ledger keeps the old ones, because finished rows depend on them.
         known = figures(folder) if weights else self._ledger.runs[key]
         return Run(key, folder, config, known)
 
     def _real(self, recipe: str, changes: Mapping[str, Any]) -> dict[str, Any]:
-        # What is the recipe's own is no change, or one run would have two keys.
+        # A value equal to the recipe's is no change; else one run would have two keys.
         own = files.flatten(self._recipes[recipe].to_dict())
         asked = files.flatten(changes)
         return {name: changes[name] for name in changes if own[name] != asked[name]}
 
     def about(self) -> dict[str, Any]:
-        """Returns versions, machine, devices and commit of what is measured now."""
+        """Returns this measurement's command, versions, machine, devices and commit."""
         mesh = assembly.choose_mesh(self.config("base", steps=1))
         about = manifest.describe(mesh, mode="jit", data={})
         kept = ("command", "versions", "machine", "devices", "commit")
@@ -166,10 +166,9 @@ class Lab:
 
 
 def lasting(recipe: ConfigDict) -> dict[str, Any]:
-    """Returns the fields of a recipe that every run of it has, flat.
+    """Returns the fields that all runs of a recipe share, as flat names -> values.
 
-    Those that a lab sets itself are not among them, nor those that do not change what
-    is learned.
+    Fields that a lab sets or that do not change what is learned are left out.
     """
     own = ("num_seeds", "data.name", "data.dir", *files.MAY_CHANGE)
     flat = files.flatten(recipe.to_dict())

@@ -1,4 +1,4 @@
-"""What has been measured so far: `claims.json`, written after every run and row."""
+"""The ledger `claims.json`: all results so far, saved after every run and row."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,13 +11,13 @@ FILE = "claims.json"
 
 
 class Ledger:
-    """Runs and rows by what they are of; whatever is in it is not done again."""
+    """Finished runs and rows by key; what the ledger holds is not measured again."""
 
     def __init__(self, folder: Path) -> None:
-        """Reads what is there; `folder` is made when something is written.
+        """Reads `folder / FILE` if it exists; the first write creates the folder.
 
         Raises:
-            InputError: the file is not such a one.
+            InputError: the file is not valid JSON.
         """
         self.path = folder / FILE
         found = files.read_json(self.path) if self.path.exists() else {}
@@ -26,14 +26,14 @@ class Ledger:
         self.rows: dict[str, Any] = found.get("rows", {})
 
     def keep_recipes(self, recipes: Mapping[str, Mapping[str, Any]]) -> None:
-        """Notes which recipes the runs are of: a run's key names their changes alone.
+        """Records the recipes of the runs, whose keys name only changes to a recipe.
 
         Args:
-            recipes: name of a file of `experiments/configs` -> flat fields, as JSON
-                would give them back. A field that was not there yet is not compared.
+            recipes: name of a file in `experiments/configs` -> its flat fields, in the
+                form that JSON returns. A field without a recorded value is not checked.
 
         Raises:
-            InputError: one is not what it was when the runs were measured.
+            InputError: a recipe has changed since its runs were measured.
         """
         for name, now in recipes.items():
             then = self.recipes.get(name, {})
@@ -51,12 +51,12 @@ class Ledger:
         self.recipes |= {name: dict(now) for name, now in recipes.items()}
 
     def put_run(self, key: str, figures: Mapping[str, Any]) -> None:
-        """Keeps the figures of a training."""
+        """Stores the figures of a run."""
         self.runs[key] = dict(figures)
         self._write()
 
     def put_row(self, key: str, row: Mapping[str, Any]) -> None:
-        """Keeps a finished row."""
+        """Stores a finished row."""
         self.rows[key] = dict(row)
         self._write()
 

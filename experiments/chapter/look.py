@@ -1,4 +1,4 @@
-"""What trained networks make of pictures, seed by seed."""
+"""Applies the trained networks of a run to pictures, seed by seed."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,11 +13,11 @@ from cnnjax.errors import RunError
 
 
 def network_of(run: Run) -> network.Trained:
-    """Returns the networks of all seeds of a run that was trained with `weights`.
+    """Returns the networks of all seeds of a run that was trained with `weights=True`.
 
     Raises:
-        RunError: its last checkpoint is damaged; that of an earlier step is not what
-            its figures are of.
+        RunError: the last checkpoint is damaged. An earlier one does not match the
+            run's figures.
     """
     loaded = network.load(run.folder)
     steps = run.config.train.steps
@@ -30,11 +30,11 @@ def network_of(run: Run) -> network.Trained:
 
 
 def accuracies(run: Run, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns the accuracy of each seed's weights on any pictures, float64 [seeds].
+    """Returns each seed's accuracy on the given pictures, float64 [seeds].
 
     Args:
-        run: trained with `weights`.
-        images: uint8 [n, height, width, channels], of the data set's size.
+        run: trained with `weights=True`.
+        images: uint8 [n, height, width, channels], as large as the data set's.
         labels: int32 [n].
     """
     predicted = each_seed(run, images, _classes)
@@ -51,16 +51,16 @@ def each_seed(
     look: Callable[[Any, Any, jax.Array], jax.Array],
     batch_size: int = 1000,
 ) -> np.ndarray:
-    """Returns what `look` sees of every picture with every seed's weights.
+    """Applies `look` to every picture with every seed's weights.
 
     Args:
-        run: trained with `weights`.
-        images: uint8 [n, height, width, channels]; as evaluation treats them.
-        look: (model, params, images as the network is fed) -> array [batch, ...].
-        batch_size: pictures at a time.
+        run: trained with `weights=True`.
+        images: uint8 [n, height, width, channels]; preprocessed as in evaluation.
+        look: (model, params, preprocessed images) -> array [batch, ...].
+        batch_size: number of pictures per call of `look`.
 
     Returns:
-        [seeds, n, ...].
+        array [seeds, n, ...].
     """
     network = network_of(run)
 

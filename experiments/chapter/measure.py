@@ -1,4 +1,4 @@
-"""Measures the rows that were asked for, and writes what is known of all."""
+"""Measures the requested rows, and writes the table and the chart of all rows."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,23 +33,23 @@ def measure(
     workdir: Path,
     readme: Path,
 ) -> None:
-    """Measures rows one after the other; one that is finished is not measured again.
+    """Measures rows one after the other, except those that are already finished.
 
     Args:
-        recipes: name of a file of `experiments/configs` -> configuration.
-        data: "cifar" and "mnist" -> where the pictures are.
-        budget: one of `BUDGETS`.
-        only: names of rows; none for all.
+        recipes: name of a file in `experiments/configs` -> its configuration.
+        data: "cifar" and "mnist" -> where the data set is found.
+        budget: name of one of `BUDGETS`.
+        only: names of rows; empty means all.
         out: folder of `claims.json` and `claims.png`.
-        workdir: folder of the runs.
-        readme: gets the table, where it has the marks for one.
+        workdir: folder that holds one subfolder per run.
+        readme: Markdown file whose table of claims is replaced, if it has one.
 
     Raises:
-        InputError: there is no such budget or row, the data are missing, another
-            process measures into `out`, or what is in there is of other recipes; or a
-            row of `only` needs a package that is missing.
+        InputError: the budget or a row is unknown, data or a package that a row of
+            `only` needs are missing, another process measures into `out`, or `out`
+            holds results of other recipes.
         RunError: a training failed; the other rows have been measured.
-        StopRequestedError: SIGTERM or Ctrl-C; the same call goes on.
+        StopRequestedError: SIGTERM or Ctrl-C; the same call resumes.
     """
     unknown = [name for name in only if name not in ROWS]
     if budget not in BUDGETS or unknown:
@@ -70,14 +70,14 @@ def measure(
     print(f"wrote {', '.join(written)}")
     if failed:
         raise RunError("; ".join(failed))
-    if only and left_out:  # of all rows some may be left out, of those named none
+    if only and left_out:  # only rows that were not asked for by name may be left out
         raise InputError("; ".join(left_out))
 
 
 def _measure_all(
     lab: Lab, ledger: Ledger, names: Sequence[str]
 ) -> tuple[list[str], list[str]]:
-    """Measures and prints rows; says which failed and which were left out, and why."""
+    """Measures and prints rows; returns messages about the failed and left-out ones."""
     keys, failed, left_out = {}, [], []
     for name in names:
         row = ROWS[name]
@@ -90,11 +90,11 @@ def _measure_all(
         print(f"\n==== {name}: {row.claim}\nstated: {stated}", flush=True)
         try:
             ledger.put_row(key, measured(row, lab))
-        except MissingPackageError as error:  # the other rows do without
+        except MissingPackageError as error:  # the other rows do not need it
             left_out.append(f"{name} is left out: {error}")
         except StopRequestedError:
             raise
-        except RunError as error:  # nor do they need this one
+        except RunError as error:  # the other rows are independent of it
             failed.append(f"{name} failed: {error}")
         else:
             print(f"{name}: {ledger.rows[key]['verdict']}", flush=True)
@@ -116,10 +116,10 @@ def _stated(check: Any) -> str:
 
 
 def best_rows(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns one row of each claim, in the order of the table.
+    """Returns the best row of each claim, in the order of the table.
 
-    One of enough steps, if there is one; then that on the chapter's own pictures, else
-    on others, else on embedded ones; then that of the largest budget.
+    A row with enough steps is preferred, then one on the chapter's own data set, then
+    one on a data set that is not embedded, then the one with the largest budget.
     """
     order = list(BUDGETS)
 

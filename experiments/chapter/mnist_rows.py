@@ -17,9 +17,9 @@ from cnnjax.data import augment
 from cnnjax.models.summary import activations
 
 STEPS = 20_000
-# Enough for variants of the network to be told apart; it errs on 2% by then.
+# Steps that are enough to compare variants of the network; its error is then 2%.
 COMPARED = 4000
-# Pictures of the training set whose accuracy is set against the test set's.
+# Training pictures on which accuracy is compared with that on the test set.
 TRAIN_PICTURES = 10_000
 SHIFTS = (1, 2, 3, 4, 5, 6)  # pixels, to the right
 ROTATIONS = (15, 30, 45)  # degrees
@@ -35,7 +35,7 @@ def _mlp(lab: Lab, weights: bool = False) -> Run:
 
 
 def _variant(lab: Lab, field: str, value: float) -> Run:
-    """Returns a shorter run of the network with one field changed, and its weights."""
+    """Returns a shorter run with one field changed, whose weights are kept."""
     steps = lab.budget.mnist_short
     return lab.train("mnist", steps=steps, changes={field: value}, weights=True)
 
@@ -84,11 +84,11 @@ def _dropout(lab: Lab) -> Outcome:
 
 
 def _ever_alive(model: Any, params: Any, images: jax.Array) -> jax.Array:
-    """Returns which hidden units of a picture are above zero, bool [batch, units]."""
+    """Tells which hidden units each picture makes positive: bool [batch, units]."""
     alive = []
     for name, layer in activations(model, params, images).items():
         if name != "logits":
-            # A unit of a convolution is a filter, wherever it looks.
+            # A convolution's unit is a filter: it is alive if it is so at any pixel.
             alive.append(jnp.any(layer > 0, axis=tuple(range(1, layer.ndim - 1))))
     return jnp.concatenate(alive, axis=1)
 
@@ -123,13 +123,13 @@ def _bias(lab: Lab) -> Outcome:
 def moved(
     images: np.ndarray, *, shift: float = 0.0, degrees: float = 0.0, scale: float = 1.0
 ) -> np.ndarray:
-    """Returns pictures shifted to the right, turned and scaled, as uint8 again.
+    """Returns pictures shifted, rotated and scaled, as uint8 of the same shape.
 
     Args:
         images: uint8 [n, height, width, channels].
-        shift: pixels.
-        degrees: clockwise, as one sees them.
-        scale: a factor; more than 1 enlarges.
+        shift: pixels to the right.
+        degrees: clockwise, as displayed with the first row at the top.
+        scale: factor; more than 1 enlarges.
     """
     one = jnp.ones(len(images))
     moves = augment.matrix(

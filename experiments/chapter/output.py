@@ -1,4 +1,4 @@
-"""The table of claims: on the console, as Markdown and as a picture."""
+"""Shows the claims: a table on the console and in Markdown, and a chart."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from chapter import checks
 from cnnjax.reporting import plots
 from cnnjax.workdir import files
 
-# README.md's table stands between these.
+# The table of claims in a Markdown file lies between these marks.
 BEGIN, END = "<!-- claims: begin -->", "<!-- claims: end -->"
 COLOURS = {
     checks.HOLDS: "#009E73",
@@ -24,7 +24,7 @@ COLOURS = {
 
 
 def number(value: float, unit: str, *, signed: bool = False) -> str:
-    """Returns a figure as it is shown: "99.13%", "+0.42 points", "1,068,298"."""
+    """Formats a figure for display: "99.13%", "+0.42 points", "1,068,298"."""
     sign = "+" if signed else ""
     if unit in ("%", "points"):
         text = f"{100 * value:{sign}.2f}"
@@ -34,7 +34,7 @@ def number(value: float, unit: str, *, signed: bool = False) -> str:
 
 
 def figure(check: Mapping[str, Any]) -> str:
-    """Returns mean, deviation and interval of a check, as one text."""
+    """Formats a check's mean, standard deviation and 95% interval."""
     unit, mean = check["unit"], check["mean"]
     signed = unit == "points"
     text = number(mean, unit, signed=signed)
@@ -49,7 +49,7 @@ def _bare(value: float, unit: str, *, signed: bool = False) -> str:
 
 
 def band(check: Mapping[str, Any]) -> str:
-    """Returns the band that was stated before, as a text."""
+    """Formats the band that was stated before measuring."""
     low, high = check["band"]
     unit = check["unit"]
     if high is None:
@@ -60,7 +60,7 @@ def band(check: Mapping[str, Any]) -> str:
 
 
 def _rows(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Returns one line a check; the first of a claim names it."""
+    """Returns one table line per check; only a claim's first line names the claim."""
     lines: list[tuple[str, ...]] = []
     for row in rows:
         for i, check in enumerate(row["checks"]):
@@ -87,11 +87,7 @@ HEADS = ("row", "the chapter says", "on", "quantity", "stated", "measured", "ver
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Prints the rows.
-
-    Args:
-        rows: from `row.measured`.
-    """
+    """Prints rows that `row.measured` returned."""
     table = Table(show_lines=False)
     for head in HEADS:
         table.add_column(head, overflow="fold")
@@ -102,7 +98,7 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the rows as Markdown: the table, then what else was measured."""
+    """Returns the rows as Markdown: the table, then a list of the other quantities."""
     lines = [
         f"| {' | '.join(HEADS)} |",
         f"|{'---|' * len(HEADS)}",
@@ -119,7 +115,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write_readme(rows: Sequence[Mapping[str, Any]], readme: Path) -> bool:
-    """Puts the rows between the README's marks; returns whether it has them."""
+    """Replaces what is between the README's marks; returns whether it has them."""
     if not readme.exists():
         return False
     before, begin, rest = readme.read_text().partition(BEGIN)
@@ -132,13 +128,10 @@ def write_readme(rows: Sequence[Mapping[str, Any]], readme: Path) -> bool:
 
 
 def chart(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Draws every check that has an interval: a dot, its interval, the stated band.
+    """Draws the mean and interval of every check that has one beside its band, as PNG.
 
-    Each has its own scale: the band is always as wide, and 0.5 its middle; of a band
-    without an upper end the unit is the interval's farther end.
-
-    Returns:
-        a PNG.
+    Every check has its own scale, on which its band reaches from 0 to 1. If the band
+    has no upper end, the unit is the distance to the interval's farther end.
     """
     shown = [
         (f"{row['row']}: {check['what']}", check)

@@ -1,4 +1,4 @@
-"""Runs that have ended, and what is kept of them."""
+"""Finished runs and the figures that are kept of them."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,20 +11,19 @@ from ml_collections import ConfigDict
 from cnnjax.reporting import curves
 from cnnjax.workdir import files
 
-# Of a run's last training figures the mean is kept, as one batch says little.
+# Training figures are averaged over this last share of them, as one batch says little.
 LAST_SHARE = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A training of several seeds that has ended.
+    """A finished training of several seeds.
 
     Attributes:
-        key: what it is, in words.
-        folder: its workdir, which need not be there any more.
+        key: description that identifies it in the ledger.
+        folder: its workdir, which may have been deleted.
         config: its configuration.
-        figures: of `final_metrics.json`, where those of a seed are lists; and
-            `train/loss/first`, `train/loss/last`, `train/accuracy/last`.
+        figures: what the function `figures` returns.
     """
 
     key: str
@@ -33,23 +32,25 @@ class Run:
     figures: Mapping[str, Any]
 
     def values(self, name: str = "test/accuracy") -> np.ndarray:
-        """Returns a figure of each seed, float64 [seeds]."""
+        """Returns one figure for each seed, float64 [seeds]."""
         return np.atleast_1d(np.array(self.figures[name], np.float64))
 
     @property
     def dataset(self) -> str:
-        """The name of what it was trained and tested on."""
+        """Name of the data set that it was trained and tested on."""
         return str(self.figures["dataset"])
 
 
 def figures(folder: Path) -> dict[str, Any]:
-    """Returns what is kept of the run in `folder`: see `Run.figures`.
+    """Returns the figures of the finished run in `folder`.
 
-    Also `eval/accuracy/curve`, step -> accuracy, and what made it: its command,
-    versions, machine, devices and commit.
+    They are those of `final_metrics.json`, `train/loss/first`, `train/loss/last` and
+    `train/accuracy/last` (means over the last 5% of the logged steps), and
+    `eval/accuracy/curve` (step -> accuracy), with lists of one value per seed; and the
+    command, versions, machine, devices and commit of the run.
 
     Raises:
-        InputError: it is no run that has ended.
+        InputError: the folder holds no finished run.
     """
     final = files.read_json(folder / files.FINAL_METRICS)
     records, _ = curves.read_metrics(folder / files.METRICS)

@@ -1,4 +1,4 @@
-"""The claim of section 5.3 about what L1 and L2 do to weights."""
+"""The claim of section 5.3 about the effect of L1 and L2 penalties on weights."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from chapter.lab import Lab
 from chapter.row import Also, Outcome, Row
 from cnnjax.models.cifar import PENALISED
 
-# At the start its penalty is 1.4 nats, and L2's is 2.4.
+# With this weight the L1 penalty is 1.4 nats at the start; the L2 penalty is 2.4.
 L1 = 5e-5
 
 

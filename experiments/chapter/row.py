@@ -1,4 +1,4 @@
-"""A row of the table: a claim, what it comes to, and how that is measured."""
+"""A row of the table: a claim, its checks, and how they are measured."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -11,12 +11,12 @@ from chapter.lab import Lab
 
 @dataclasses.dataclass(frozen=True)
 class Also:
-    """A quantity that is shown beside a claim and not judged.
+    """A quantity that is shown beside a claim but not judged.
 
     Attributes:
         what: the quantity, in words.
-        values: one a seed.
-        unit: as of `Check`.
+        values: one per seed.
+        unit: as in `Check`.
     """
 
     what: str
@@ -26,14 +26,14 @@ class Also:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a row has measured.
+    """The measurements of a row.
 
     Attributes:
-        values: of each check of the row, in their order: one a seed.
-        dataset: that it was measured on; "" where there is none.
-        steps: of the trainings; 0 where there are none.
-        also: what else there is to see.
-        note: in words, what a reader must know besides.
+        values: for each check of the row, in order, one value per seed or round.
+        dataset: name of the data set that was used; "" if none was.
+        steps: number of training steps; 0 if nothing was trained.
+        also: further quantities to show.
+        note: a remark for the reader of the table.
         learned: see `checks.judge`.
     """
 
@@ -51,12 +51,12 @@ class Row:
 
     Attributes:
         name: as on the command line.
-        section: of the chapter.
-        claim: in short, the chapter's words.
-        what: what is run.
-        checks: what the claim comes to; said before anything is run.
-        measure: runs it.
-        data: the pictures that it takes, "cifar" or "mnist"; "" for none.
+        section: section of the chapter, such as "5.3".
+        claim: the chapter's statement, in short.
+        what: what is run to test it.
+        checks: the quantities that decide the claim, with bands stated beforehand.
+        measure: runs it; returns the values of `checks`.
+        data: data set that it needs, "cifar" or "mnist"; "" for none.
     """
 
     name: str
@@ -69,10 +69,10 @@ class Row:
 
 
 def measured(row: Row, lab: Lab) -> dict[str, Any]:
-    """Measures a row, and returns it as JSON.
+    """Measures a row and returns it in the form that is stored as JSON.
 
     Raises:
-        InputError: the data, or a package that the row needs, are missing.
+        InputError: a data set or a package that the row needs is missing.
         RunError: a training failed.
     """
     lab.used.clear()

@@ -1,4 +1,4 @@
-"""All rows, in the order of the table."""
+"""All rows by name, in the order of the table."""
 
 from chapter import (
     cifar_rows,

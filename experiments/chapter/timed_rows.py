@@ -1,4 +1,4 @@
-"""Claims about time, on the machine at hand."""
+"""Claims about speed, measured on the current machine."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from speed import ours
 from speed.groups import run_case
 from speed.timing import Case, alternate
 
-GTX_1080 = 1800  # images a second, the chapter's figure
+GTX_1080 = 1800  # images per second, the chapter's figure
 WORKERS = (1, 2, 4, 16)
 
 
@@ -72,7 +72,7 @@ def _threads(lab: Lab) -> Outcome:
 
 
 def _both_ways(function: Callable[..., jax.Array], *arguments: jax.Array) -> Any:
-    """Returns a compiled pass forward and backward, as a function without arguments."""
+    """Returns a compiled run of `function` forward and backward, without arguments."""
 
     @jax.jit
     def both(*arguments: jax.Array) -> Any:
@@ -94,7 +94,7 @@ def _conv_share(lab: Lab) -> Outcome:
     images = jnp.asarray(batch["image"])
     maps = jnp.ones((config.train.batch_size, 12, 12, 64))
     kernels = [state.params[layer]["kernel"] for layer in ("conv1", "conv2")]
-    # The first needs no gradient of its images.
+    # The first layer needs no gradient for its input images.
     first = _both_ways(partial(conv.conv, images), kernels[0])
     second = _both_ways(conv.conv, maps, kernels[1])
     cases = [

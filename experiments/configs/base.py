@@ -9,13 +9,13 @@ from cnnjax.config import default_config
 
 
 def get_config() -> ConfigDict:
-    """Returns the configuration; what is not set here is as in cnnjax/config.py."""
+    """Returns the configuration; cnnjax/config.py has the defaults of other fields."""
     config = default_config("CifarCNN")
     config.seed = 0
 
-    # '' is CIFAR-10, or the embedded pictures where it is not to be had.
+    # '' is CIFAR-10, or the embedded pictures where it is not available.
     config.data.name = ""
-    config.data.workers = 16  # threads, as the chapter's distorted_inputs
+    config.data.workers = 16  # threads, as in the chapter's distorted_inputs
     config.data.crop = 24  # pixels
     config.data.distortions = ("crop", "flip", "brightness", "contrast")
     config.data.normalise = "per_image"
@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
 
     config.optim.name = "adam"
     config.optim.learning_rate = 1e-3
-    # The schedule decays by nothing: the chapter keeps the rate constant.
+    # A decay by the factor 1 keeps the rate constant, as in the chapter.
     config.optim.schedule = "exponential"
     config.optim.decay_steps = 3000
     config.optim.decay_rate = 1.0

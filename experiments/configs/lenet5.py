@@ -2,9 +2,9 @@
 
 python experiments/mnist.py --config=configs/lenet5.py
 
-With --config.model.variant=modern it takes --config.optim.learning_rate=1e-3. Both
-rates are the best of 1e-3, 3e-3 and 6e-3 on 5,000 training pictures held out, after
-four epochs (98.80% and 98.32%).
+With --config.model.variant=modern, use --config.optim.learning_rate=1e-3. Both rates
+are the best of 1e-3, 3e-3 and 6e-3 on 5,000 held-out training pictures after four
+epochs (98.80% and 98.32%).
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +13,7 @@ from cnnjax.config import default_config
 
 
 def get_config() -> ConfigDict:
-    """Returns the configuration; what is not set here is as in cnnjax/config.py."""
+    """Returns the configuration; cnnjax/config.py has the defaults of other fields."""
     config = default_config("LeNet5")
     config.seed = 0
     config.data.name = ""  # MNIST, or scikit-learn's digits
@@ -25,13 +25,13 @@ def get_config() -> ConfigDict:
     config.optim.name = "adam"
     config.optim.learning_rate = 3e-3
     config.optim.schedule = "cosine"
-    config.optim.decay_steps = 24_000  # to the end
+    config.optim.decay_steps = 24_000  # until the end of training
     config.optim.decay_rate = 0.0
 
     config.train.steps = 24_000  # 20 epochs of 60,000
     config.train.batch_size = 50
     config.train.log_every = 100  # steps
     config.train.checkpoint_every = 6000  # steps
-    # Too little work to share.
+    # There is too little work to share between devices.
     config.parallel.num_devices = 1
     return config

@@ -2,10 +2,10 @@
 
 python experiments/cifar10.py --config=configs/long.py
 
-SGD with a rate of 0.1 that falls tenfold every 350 epochs, and a moving average of the
-weights. 350 epochs of 50,000 pictures are 136,718 steps, that is after the end: the
-original's rate never fell. That is --config.optim.decay_steps=136718; here it falls
-once, at step 80,000, as held-out pictures have it (README).
+SGD with a learning rate of 0.1 and a moving average of the weights. The original lets
+the rate fall tenfold every 350 epochs, which are 136,718 steps, so that it never falls
+within the run (--config.optim.decay_steps=136718 does the same). Here it falls once, at
+step 80,000, a choice made on held-out pictures (experiments/results/README.md).
 """
 
 from ml_collections import ConfigDict
@@ -14,19 +14,19 @@ from cnnjax.config import default_config
 
 
 def get_config() -> ConfigDict:
-    """Returns the configuration; what is not set here is as in cnnjax/config.py."""
+    """Returns the configuration; cnnjax/config.py has the defaults of other fields."""
     config = default_config("CifarCNN")
     config.seed = 0
 
-    # '' is CIFAR-10, or the embedded pictures where it is not to be had.
+    # '' is CIFAR-10, or the embedded pictures where it is not available.
     config.data.name = ""
     config.data.pipeline = "device"
     config.data.crop = 24  # pixels
     config.data.distortions = ("crop", "flip", "brightness", "contrast")
     config.data.normalise = "per_image"
 
-    # INITIAL_LEARNING_RATE, LEARNING_RATE_DECAY_FACTOR and MOVING_AVERAGE_DECAY of
-    # tensorflow/models' tutorials/image/cifar10/cifar10.py.
+    # The rates are INITIAL_LEARNING_RATE, LEARNING_RATE_DECAY_FACTOR and
+    # MOVING_AVERAGE_DECAY in tensorflow/models, tutorials/image/cifar10/cifar10.py.
     config.optim.name = "sgd"
     config.optim.learning_rate = 0.1
     config.optim.schedule = "exponential"

@@ -1,4 +1,4 @@
-"""The network that the chapter's CNN replaces: 784-300-10, Adagrad, 3,000 steps of 100.
+"""The perceptron that the chapter's CNN replaces: 784-300-10, 3,000 steps of 100.
 
 python experiments/mnist.py --config=configs/mlp.py
 """
@@ -9,7 +9,7 @@ from cnnjax.config import default_config
 
 
 def get_config() -> ConfigDict:
-    """Returns the configuration; what is not set here is as in cnnjax/config.py."""
+    """Returns the configuration; cnnjax/config.py has the defaults of other fields."""
     config = default_config("MLP")
     config.seed = 0
     config.data.name = ""  # MNIST, or scikit-learn's digits
@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
 
     config.model.keep_prob = 0.75  # of the hidden layer
 
-    config.optim.name = "adagrad"  # accumulator from 0.1, as TF 1's
+    config.optim.name = "adagrad"  # its accumulator starts at 0.1, as in TF 1
     config.optim.learning_rate = 0.3
     config.optim.schedule = "constant"
 
@@ -26,6 +26,6 @@ def get_config() -> ConfigDict:
     config.train.batch_size = 100
     config.train.log_every = 100  # steps
     config.train.checkpoint_every = 1000  # steps
-    # Too little work to share.
+    # There is too little work to share between devices.
     config.parallel.num_devices = 1
     return config

@@ -9,14 +9,14 @@ from cnnjax.config import default_config
 
 
 def get_config() -> ConfigDict:
-    """Returns the configuration; what is not set here is as in cnnjax/config.py."""
+    """Returns the configuration; cnnjax/config.py has the defaults of other fields."""
     config = default_config("SimpleCNN")
     config.seed = 0
 
-    # '' is MNIST, or scikit-learn's digits where it is not to be had.
+    # '' is MNIST, or scikit-learn's digits where it is not available.
     config.data.name = ""
     config.data.workers = 2  # threads; there is nothing to distort
-    # The chapter's loader holds 5,000 pictures out and trains on 55,000: 5000 does so.
+    # 5000 trains on 55,000 pictures, as the chapter's loader does.
     config.data.val_examples = 0
     config.data.normalise = "unit"  # pixels in [0, 1]
 
@@ -30,6 +30,6 @@ def get_config() -> ConfigDict:
     config.train.batch_size = 50
     config.train.log_every = 100  # steps, as the chapter prints its accuracy
     config.train.checkpoint_every = 5000  # steps
-    # Two copies of 3 million parameters to update cost more than a second core brings.
+    # Updating a second copy of 3 million weights costs more than a second core gains.
     config.parallel.num_devices = 1
     return config

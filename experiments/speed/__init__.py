@@ -1,1 +1,1 @@
-"""Times on the machine at hand: this project's, the machine's own, other libraries'."""
+"""The benchmark of this project, of the machine and of other libraries."""

@@ -1,4 +1,4 @@
-"""What the benchmark times, group by group: cases, and the pairs to compare."""
+"""The benchmark's groups: each returns the cases to time and the pairs to compare."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -28,17 +28,17 @@ PEERS: tuple[Callable[[peer.Job], list[peer.Peer]], ...] = (
 RUN_STEPS = 20
 MANY_STEPS = f"device, {RUN_STEPS} steps a call"
 MANY_SEEDS = f"4 seeds, {RUN_STEPS} steps a call"
-# What the pictures of the two data sets look like, and how many there are.
+# [examples, height, width, channels] of the two training sets.
 SHAPES = {"cifar10": (50_000, 32, 32, 3), "mnist": (60_000, 28, 28, 1)}
 
 
 def networks(configs: Mapping[str, ConfigDict]) -> Cases:
-    """Returns every network forward and training, beside what the machine can do."""
+    """Returns cases of every network, forward and training, and of the machine."""
     return [*network_cases(configs), machine.gemm(), machine.stream()], []
 
 
 def network_cases(configs: Mapping[str, ConfigDict]) -> list[Case]:
-    """Returns the step and the forward pass of each configuration's network."""
+    """Returns the training step and forward pass of each configuration's network."""
     cases = []
     for name, config in configs.items():
         recipe, state, batch = _setup(config)
@@ -54,7 +54,7 @@ def network_cases(configs: Mapping[str, ConfigDict]) -> list[Case]:
 
 
 def peers(configs: Mapping[str, ConfigDict]) -> Cases:
-    """Returns both convolutional networks beside the same ones in other libraries."""
+    """Returns cases of both CNNs, here and in the other libraries installed."""
     cases, pairs = [machine.gemm()], []
     for config in (configs["base"], configs["mnist"]):
         recipe, state, batch = _setup(config)
@@ -88,12 +88,12 @@ def _installed(job: peer.Job) -> list[peer.Peer]:
 
 
 def operations(configs: Mapping[str, ConfigDict]) -> Cases:
-    """Returns the operations of this project beside their plain forms."""
+    """Returns cases of the project's own operations and those that they replace."""
     return ops.cases(configs["base"].train.batch_size)
 
 
 def pipelines(configs: Mapping[str, ConfigDict]) -> Cases:
-    """Returns the making of batches alone, by tf.data and on the device."""
+    """Returns cases of both input pipelines alone: tf.data and on the device."""
     from cnnjax.data import tf_pipeline
 
     cases = []
@@ -119,7 +119,7 @@ def pipelines(configs: Mapping[str, ConfigDict]) -> Cases:
 
 
 def runs(configs: Mapping[str, ConfigDict]) -> Cases:
-    """Returns whole CIFAR steps, batches included, beside the step alone."""
+    """Returns cases of CIFAR steps with their batches, and of the step alone."""
     base = configs["base"]
     recipe, state, batch = _setup(base)
     size = base.train.batch_size
@@ -197,14 +197,7 @@ GROUPS = {
 
 
 def run_case(name: str, config: ConfigDict, recipe: Recipe, split: Split) -> Case:
-    """Returns `RUN_STEPS` steps of a configuration, batches included, of all its seeds.
-
-    Args:
-        name: of the case.
-        config: of the run.
-        recipe: its network, loss and optimiser.
-        split: the training pictures.
-    """
+    """Returns a case of `RUN_STEPS` steps of all seeds, including their batches."""
     mesh, how = assembly.choose_mesh(config), assembly.make_preprocessing(config)
     start = start_state(
         recipe,

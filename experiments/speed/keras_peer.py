@@ -1,4 +1,4 @@
-"""The networks in Keras on TensorFlow, whose CPU convolutions are oneDNN's."""
+"""The networks in Keras on TensorFlow, which uses oneDNN's convolutions on CPU."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from speed.peer import Job, Peer
 
 
 def make(job: Job) -> list[Peer]:
-    """Returns the peer: a Keras model, its step a `tf.function`.
+    """Returns the peer: a Keras model whose step is a `tf.function`.
 
     Raises:
         InputError: TensorFlow is not installed.

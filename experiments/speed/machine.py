@@ -1,4 +1,4 @@
-"""What the machine itself can do: products of matrices, and memory."""
+"""The machine's own limits: matrix products and memory bandwidth."""
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +10,14 @@ STREAM_BYTES = {"cpu": 1 << 28, "gpu": 1 << 32}
 
 
 def gemm() -> Case:
-    """Returns the product of two square float32 matrices, 2 n^3 operations.
+    """Returns a product of two square float32 matrices, of 2 n^3 operations.
 
-    n is 2048 on a CPU and 8192 on a GPU. The product is XLA's on the first device: on
-    a CPU it uses every core.
+    n is 2048 on a CPU and 8192 on a GPU. XLA computes it on the first device; on a CPU
+    this uses all cores.
     """
     n = GEMM_SIZE[jax.default_backend()]
     a, b = jax.random.normal(jax.random.key(0), (2, n, n))
-    # In full float32 also where JAX's default on a GPU would be TF32.
+    # Full float32, although JAX's default on a GPU would be TF32.
     product = jax.jit(lambda a, b: jnp.matmul(a, b, precision="highest"))
     return Case(
         "matrix product", lambda: product(a, b).block_until_ready(), flops=2 * n**3
@@ -25,7 +25,7 @@ def gemm() -> Case:
 
 
 def stream() -> Case:
-    """Returns a = b + 2 c over arrays larger than the caches: three transfers."""
+    """Returns a = b + 2 c over arrays larger than the caches: two reads, one write."""
     size = STREAM_BYTES[jax.default_backend()] // 4
     b, c = jnp.ones(size), jnp.full(size, 0.5)
     triad = jax.jit(lambda b, c: b + 2 * c)

@@ -1,4 +1,4 @@
-"""The benchmark: measures groups of cases in alternation, and writes what it found."""
+"""The benchmark: times the cases of each group in alternation, and writes results."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from speed import output
 from speed.groups import GROUPS, network_cases
 from speed.timing import alternate, compare, row
 
-# Idle threads of the other libraries spin for a while before they sleep.
+# Idle threads of other libraries busy-wait for a while before they sleep.
 PAUSE_SECONDS = 0.2
 RESULTS, CHART = "benchmark.json", "benchmark.png"
 
@@ -29,10 +29,10 @@ def measure(
     """Measures, prints the tables, and writes `benchmark.json` and `benchmark.png`.
 
     Args:
-        configs: name of the recipe -> configuration, see `experiments/configs`.
-        groups: names of `GROUPS`.
-        rounds: that each case is timed, in alternation with the others of its group.
-        out: folder of the results.
+        configs: name of a file in `experiments/configs` -> its configuration.
+        groups: some of the names in `GROUPS`.
+        rounds: number of times that each case is timed.
+        out: folder for the results.
         profile: folder for a trace of five training steps of "base", or None.
 
     Raises:
@@ -40,7 +40,7 @@ def measure(
     """
     with files.writing(out, "out"):
         out.mkdir(parents=True, exist_ok=True)
-        (out / RESULTS).touch()  # before ten minutes are spent
+        (out / RESULTS).touch()  # fails now rather than after ten minutes
     mesh = assembly.choose_mesh(configs["base"])
     noise = {"name": "noise of the shapes of cifar10 and mnist"}
     result = manifest.describe(mesh, mode=configs["base"].parallel.mode, data=noise)

@@ -1,4 +1,4 @@
-"""The operations of this project, each beside its plain form, as cases to time."""
+"""Cases: this project's own operations, and the standard ones that they replace."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,9 +12,9 @@ from speed.timing import Case
 
 
 def cases(batch_size: int) -> tuple[list[Case], list[tuple[str, str]]]:
-    """Returns each operation of CifarCNN beside its plain form, and the pairs.
+    """Returns the cases, and the pairs (own operation, standard one) to compare.
 
-    Forward and backward on the first device, at the size of the network's own layers.
+    Each runs forward and backward on the first device, at the sizes of CifarCNN.
     """
 
     def plain_pool(x: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""This project's own steps and pipelines as cases to time."""
+"""Cases: this project's own training steps, forward passes and input pipelines."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,25 +23,25 @@ TFDATA_BATCHES = 100
 
 
 def training_flops(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Returns the operations of one image forward and backward, by formula.
+    """Returns the arithmetic operations of one image, forward and backward.
 
-    Each layer costs its multiply-adds, two operations each, three times: forward, the
-    gradient of its weights and that of its input, which the first layer is spared.
-    Convolutions count as direct ones, also where Winograd's takes fewer.
+    A layer costs two operations per multiply-add, three times: forward, gradient of
+    its weights, and gradient of its input, which the first layer does not need.
+    Convolutions count as direct ones, even where Winograd's algorithm takes fewer.
     """
     costs = [layer.multiply_adds for layer in summary.layers(model, image_shape)]
     return 2 * (3 * sum(costs) - costs[0])
 
 
 def forward_flops(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Returns the operations of one image forward, by formula."""
+    """Returns the arithmetic operations of one image in the forward pass."""
     return 2 * sum(layer.multiply_adds for layer in summary.layers(model, image_shape))
 
 
 def random_batch(
     image_shape: tuple[int, int, int], batch_size: int, num_classes: int = 10
 ) -> dict[str, np.ndarray]:
-    """Returns a batch as a pipeline makes it, of noise with mean 0 and deviation 1."""
+    """Returns a batch as a pipeline makes it, of standard normal noise."""
     random = np.random.default_rng(0)
     return {
         "image": random.normal(size=(batch_size, *image_shape)).astype(np.float32),
@@ -59,15 +59,9 @@ def train_case(
     mesh: Mesh,
     mode: str,
 ) -> Case:
-    """Returns the training step alone: its batch is on the devices already.
+    """Returns a case of the training step alone, with the batch already on the devices.
 
-    Args:
-        name: of the case.
-        recipe: network, loss and optimiser.
-        state: to start from; left as it is.
-        batch: from `random_batch`.
-        mesh: the devices.
-        mode: `jit` or `pmap`.
+    The step starts from a copy of `state`.
     """
     step = parallel.compile_step(train_step_of(recipe), mesh, mode, donate=True)
     placed = parallel.put_batch(batch, mesh, mode)
@@ -91,7 +85,7 @@ def forward_case(
     mesh: Mesh,
     mode: str,
 ) -> Case:
-    """Returns the evaluation step alone: logits, loss and what is right."""
+    """Returns a case of the evaluation step alone: logits, loss and accuracy."""
     eval_step = make_eval_step(
         recipe.model, loss_fn=recipe.loss_fn, axis_name=parallel.AXIS
     )
@@ -117,15 +111,15 @@ def update_case(
     log_every: int,
     images: int,
 ) -> Case:
-    """Returns `steps` steps of a run, batches included, as `training` does them.
+    """Returns a case of `steps` steps as training does them, including their batches.
 
     Args:
         name: of the case.
-        update: from `assembly.make_update`, from step 0 on.
-        state: on the devices, to start from; its memory is given away.
-        steps: in one run of the case.
-        log_every: steps from one fetch of the metrics to the next.
-        images: in a step, of all seeds.
+        update: a run's update function, starting at step 0.
+        state: initial state on the devices; it is donated.
+        steps: number of steps in one run of the case.
+        log_every: number of steps between two fetches of the metrics.
+        images: images per step, summed over all seeds.
     """
     now, first = state, 0
 
@@ -143,9 +137,9 @@ def update_case(
 
 
 def tfdata_case(name: str, batches: Iterator[Any], batch_size: int) -> Case:
-    """Returns the making of batches by tf.data, alone.
+    """Returns a case that only takes batches from tf.data.
 
-    Many at a time, so that those that wait in its buffer when it starts count little.
+    It takes many at a time, so that those already in the buffer matter little.
     """
 
     def run() -> None:
@@ -163,7 +157,7 @@ def device_case(
     mesh: Mesh,
     mode: str,
 ) -> Case:
-    """Returns the making of a batch on the devices, alone; its pixels are summed."""
+    """Returns a case that only makes a batch on the devices and sums its pixels."""
 
     def total(seed: jax.Array, chunk: Any, data: Any) -> jax.Array:
         index, position = chunk["index"][:, 0], chunk["position"][:, 0]

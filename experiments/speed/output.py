@@ -1,4 +1,4 @@
-"""The benchmark's tables and its chart."""
+"""Prints the benchmark's tables and draws its chart."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,16 +8,11 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-OURS, THEIRS = "#0072b2", "#bbbbbb"  # told apart in grey, too
+OURS, THEIRS = "#0072b2", "#bbbbbb"  # distinguishable in greyscale
 
 
 def print_group(name: str, group: Mapping[str, Any]) -> None:
-    """Prints the cases of a group, and its ratios.
-
-    Args:
-        name: of the group.
-        group: `cases` and `ratios`, as in the JSON.
-    """
+    """Prints a group's `cases` and `ratios`, which are as in `benchmark.json`."""
     table = Table(title=name, title_justify="left")
     table.add_column("case")
     for column in ("ms (median)", "min", "max", "images/s", "GFLOP/s", "of peak"):
@@ -43,11 +38,11 @@ def _number(value: float | None, pattern: str) -> str:
 
 
 def chart(groups: Mapping[str, Any], path: Path) -> None:
-    """Writes bars of images a second: this project's blue, others' grey.
+    """Writes a bar chart of images per second: this project blue, others grey.
 
     Args:
-        groups: as in the JSON; those whose cases treat images.
-        path: of the PNG.
+        groups: as in `benchmark.json`; cases without images are left out.
+        path: file name of the PNG.
     """
     shown = {
         name: {

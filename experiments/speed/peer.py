@@ -1,7 +1,7 @@
-"""What another library's network offers to the benchmark, and the check that it is one.
+"""Peers: the same networks in other libraries, and the check that they are the same.
 
-A peer does a step's same work: forward, backward, the L2 penalty, Adam, from the same
-weights on the same batch.
+A peer's step does the same work as this project's: forward, backward, L2 penalty and
+Adam, from the same weights on the same batch.
 """
 
 import dataclasses
@@ -11,24 +11,25 @@ import numpy as np
 
 from cnnjax.errors import RunError
 
-# Two float32 programs of one network, in other orders of sums, or TF32 on a GPU.
+# Allows for another order of summation in float32, and for TF32 on a GPU.
 TOLERANCE = 1e-3
 TOLERANCE_HALF = 5e-2
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """The work of a step.
+    """The work that a peer has to do in each step.
 
     Attributes:
         network: "CifarCNN" or "SimpleCNN".
-        params: the initial weights, layer -> kernel (HWIO or [in, out]) and bias.
+        params: initial weights, layer -> kernel (HWIO or [in, out]) and bias.
         image: float32 [batch, height, width, channels].
         label: int32 [batch].
-        learning_rate: of Adam.
+        learning_rate: that of Adam.
         l2: weight of sum(w**2) / 2 over the kernels of `penalised`.
         penalised: names of layers.
-        keep_prob: of dropout before the last layer; 1 where there is none.
+        keep_prob: dropout's probability of keeping a value before the last layer; 1
+            means no dropout.
     """
 
     network: str
@@ -43,12 +44,12 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """A network of another library.
+    """A network in another library.
 
     Attributes:
-        name: of the library and how it is used.
-        forward: returns the logits of the batch now, without dropout, on the host.
-        train: does one step and waits.
+        name: the library and how it is used.
+        forward: returns the batch's logits for the current weights, without dropout.
+        train: does one training step and waits for its result.
         half: whether it computes in bfloat16.
     """
 
@@ -59,11 +60,11 @@ class Peer:
 
 
 def check(peer: Peer, logits: np.ndarray) -> None:
-    """Raises RunError where a peer is not the same network.
+    """Raises RunError if a peer's logits differ, so that it is not the same network.
 
     Args:
-        peer: before its first step.
-        logits: this project's, of the same weights and batch.
+        peer: a peer before its first training step.
+        logits: this project's logits for the same weights and batch.
     """
     difference = np.linalg.norm(peer.forward() - logits) / np.linalg.norm(logits)
     if not difference < (TOLERANCE_HALF if peer.half else TOLERANCE):

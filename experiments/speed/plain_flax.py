@@ -1,4 +1,4 @@
-"""The networks as one writes them in Flax: `nn.Conv`, `nn.max_pool`, autodiff."""
+"""The networks in ordinary Flax: `nn.Conv`, `nn.max_pool` and autodiff."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def _lrn(x: jax.Array) -> jax.Array:
 
 
 class CifarCNN(nn.Module):
-    """As `models.CifarCNN`, from Flax's parts."""
+    """The same network as `models.CifarCNN`."""
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -35,7 +35,7 @@ class CifarCNN(nn.Module):
 
 
 class SimpleCNN(nn.Module):
-    """As `models.SimpleCNN`, from Flax's parts."""
+    """The same network as `models.SimpleCNN`."""
 
     keep_prob: float = 0.5
 
@@ -52,10 +52,10 @@ class SimpleCNN(nn.Module):
 
 
 def make(job: Job) -> list[Peer]:
-    """Returns the peer, jitted on the first device: on a CPU it has every core."""
+    """Returns the peer, compiled for the first device; on a CPU it uses all cores."""
     model: Any = CifarCNN() if job.network == "CifarCNN" else SimpleCNN(job.keep_prob)
     tx = optax.adam(job.learning_rate)
-    # Copies: the step is given its arguments' memory.
+    # Copies, because the step donates its arguments.
     params = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), job.params)
     images, labels = jnp.asarray(job.image), jnp.asarray(job.label)
 

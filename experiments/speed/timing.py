@@ -1,4 +1,4 @@
-"""Times of several things in alternation, so that a noisy machine is fair to all."""
+"""Times cases in alternation, so that noise of the machine affects all alike."""
 
 import dataclasses
 import gc
@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-# Training goes on and on; after a pause or another library's work, the first steps find
-# cold caches and sleeping cores.
+# A measurement lasts at least this long: after a pause or another library's work, the
+# first steps find cold caches and sleeping cores, unlike those of a long training.
 MIN_WINDOW_SECONDS = 0.3
 
 
@@ -20,10 +20,10 @@ class Case:
 
     Attributes:
         name: unique among the cases that are timed together.
-        run: does the work once, and returns when it is done.
-        images: that one run treats, or 0.
-        flops: arithmetic operations of one run, by formula, or 0.
-        bytes: that one run must move through memory, or 0.
+        run: does the work once and returns when it is done.
+        images: number of images that one run processes, or 0.
+        flops: arithmetic operations of one run according to a formula, or 0.
+        bytes: number of bytes that one run moves to or from memory, or 0.
     """
 
     name: str
@@ -35,12 +35,12 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Times:
-    """What was measured of a case.
+    """The measured times of a case.
 
     Attributes:
         case: what was timed.
-        first: seconds of its first run, which compiles it.
-        seconds: a run, float64 [rounds].
+        first: seconds of its first run, which includes compilation.
+        seconds: seconds per run in each round, float64 [rounds].
     """
 
     case: Case
@@ -49,26 +49,26 @@ class Times:
 
     @property
     def per_image(self) -> np.ndarray:
-        """Seconds an image, or a run where it treats none; float64 [rounds]."""
+        """Seconds per image, or per run if the case has no images; float64 [rounds]."""
         return self.seconds / max(self.case.images, 1)
 
 
 def alternate(
     cases: Sequence[Case], rounds: int, *, pause: float = 0.0
 ) -> dict[str, Times]:
-    """Times every case once a round, forwards and backwards in turn.
+    """Times every case once per round; every other round goes in reverse order.
 
-    Each case runs twice before, which compiles it and warms the caches. A window holds
-    as many runs of a case as take `MIN_WINDOW_SECONDS`.
+    Each case first runs twice, which compiles it and warms the caches. Then it is
+    repeated for about `MIN_WINDOW_SECONDS` in every round.
 
     Args:
         cases: what to time.
         rounds: at least 1.
-        pause: seconds before each window; threads of other libraries go on waiting for
-            work for a while after theirs.
+        pause: seconds to sleep before each measurement, because threads of other
+            libraries busy-wait for a while after their work.
 
     Returns:
-        name -> times.
+        name of the case -> its times.
     """
     first = {case.name: _seconds(case.run, 1) for case in cases}
     repeats = {
@@ -100,16 +100,17 @@ def _seconds(run: Callable[[], Any], repeats: int) -> float:
 
 
 def row(times: Times, peak: Times | None = None) -> dict[str, Any]:
-    """Returns what is reported of a case, as JSON.
+    """Returns the entry of a case in `benchmark.json`.
 
     Args:
-        times: of the case.
-        peak: of the matrix product in the same rounds, if it was timed.
+        times: what was measured of the case.
+        peak: times of the matrix product in the same rounds, if it was timed.
 
     Returns:
-        `milliseconds` a run: `median`, `min`, `max`; `rounds`; `first_seconds`; and
-        where they make sense `images_per_second`, `gflops_per_second` and
-        `gbytes_per_second`, of the median, and `share_of_peak`, round by round.
+        `milliseconds` per run (`median`, `min`, `max`), `rounds`, `first_seconds` and,
+        if the case has images, operations or bytes: `images_per_second`,
+        `gflops_per_second` and `gbytes_per_second` at the median time, and
+        `share_of_peak`, the median over the rounds of speed relative to `peak`.
     """
     case, seconds = times.case, times.seconds
     median = float(np.median(seconds))
@@ -137,13 +138,13 @@ def row(times: Times, peak: Times | None = None) -> dict[str, Any]:
 def compare(
     timed: Mapping[str, Times], pairs: Sequence[tuple[str, str]]
 ) -> dict[str, float]:
-    """Returns "ours / theirs" -> how many times as fast ours is, an image or a run.
+    """Returns "ours / theirs" -> how many times as fast ours is.
 
-    The median over the rounds of the ratio in each.
+    That is the median over the rounds of their time per image (or run) over ours.
 
     Args:
-        timed: from `alternate`.
-        pairs: (ours, theirs), names of cases; those that were not timed are left out.
+        timed: what `alternate` returned.
+        pairs: names of cases (ours, theirs); a pair that was not timed is left out.
     """
     return {
         f"{ours} / {theirs}": float(

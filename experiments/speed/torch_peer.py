@@ -1,6 +1,6 @@
-"""The networks in PyTorch, channels_last: the layout its convolutions are fast in.
+"""The networks in PyTorch, in the layout `channels_last`, its fastest for convolutions.
 
-On a GPU also compiled, in TF32 and bfloat16. It is no dependency of the project.
+On a GPU they also run compiled, in TF32 and bfloat16. PyTorch is not a dependency.
 """
 
 import contextlib
@@ -17,9 +17,9 @@ COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 
 
 def make(job: Job) -> list[Peer]:
-    """Returns the peers: eager on a CPU, with PyTorch's usual Adam and its fastest.
+    """Returns the peers: on a CPU eager with the default and with the fused Adam.
 
-    On a GPU also each mode of `torch.compile`.
+    On a GPU they are eager and with each mode of `torch.compile`, in TF32 and bfloat16.
 
     Raises:
         InputError: PyTorch is not installed.
@@ -65,7 +65,7 @@ def _peer(
         for layer, weights in job.params.items()
     }
     leaves = [leaf for pair in params.values() for leaf in pair]
-    # Fused is the fastest of PyTorch's own, and on a CPU not the one it takes.
+    # The fused Adam is PyTorch's fastest, but not its default on a CPU.
     optimizer = torch.optim.Adam(leaves, job.learning_rate, fused=fused)
     images = torch.from_numpy(job.image).permute(0, 3, 1, 2).to(device)
     images = images.contiguous(memory_format=torch.channels_last)
@@ -107,9 +107,9 @@ def _peer(
 
 
 def _weight(torch: Any, kernel: np.ndarray, device: str) -> Any:
-    """Returns OIHW for HWIO and [out, in] for [in, out]."""
+    """Returns a kernel in PyTorch's layout: HWIO as OIHW, [in, out] as [out, in]."""
     axes = (3, 2, 0, 1) if kernel.ndim == 4 else (1, 0)
-    # A copy: the optimiser writes into it.
+    # A copy, because the optimiser writes into it.
     tensor = torch.tensor(np.ascontiguousarray(kernel.transpose(axes)), device=device)
     if kernel.ndim == 4:
         tensor = tensor.to(memory_format=torch.channels_last)
@@ -121,7 +121,7 @@ def _put(torch: Any, weights: dict[str, np.ndarray], device: str) -> Any:
 
 
 def _flatten(x: Any) -> Any:
-    """Returns height, width, channels in a row, as the dense weights expect them."""
+    """Flattens in the order height, width, channels, as the dense weights expect it."""
     return x.permute(0, 2, 3, 1).flatten(1)
 
 
@@ -129,11 +129,11 @@ def _cifar(functional: Any, params: Any, x: Any, keep_prob: float) -> Any:
     relu: Callable[[Any], Any] = functional.relu
 
     def norm(x: Any) -> Any:
-        # PyTorch divides alpha by the size of the window.
+        # PyTorch divides alpha by the window size.
         return functional.local_response_norm(x, 9, alpha=0.001, beta=0.75, k=1.0)
 
     def pool(x: Any) -> Any:
-        # The last window is cut off at the edge, as with TF's "SAME".
+        # The last window is cut off at the edge, as with TensorFlow's "SAME".
         return functional.max_pool2d(x, 3, 2, ceil_mode=True)
 
     x = norm(pool(relu(functional.conv2d(x, *params["conv1"], padding=2))))

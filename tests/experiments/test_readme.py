@@ -1,7 +1,8 @@
-"""Every command block of the README runs, in its order and cut short (one is slow).
+"""Every command block of the four READMEs runs, in order and cut short (one is slow).
 
 A block under `<!-- no-test: why -->` is not run; tests/test_readme.py looks at what it
-names. The one under `<!-- ci: tests -->` is what .ci/run runs.
+names. The one under `<!-- ci: tests -->` is what .ci/run runs. Only blocks of `bash`
+hold commands.
 """
 
 import re
@@ -16,20 +17,42 @@ from PIL import Image
 from cnnjax.data import load
 from cnnjax.data.tensorflow_import import import_tensorflow
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-BLOCKS = [
-    block
-    for marker, block in re.findall(r"([^\n]*)\n```bash\n(.*?)```", README, re.DOTALL)
-    if not marker.startswith(("<!-- no-test: ", "<!-- ci: tests -->"))
-]
+ROOT = Path(__file__).parents[2]
+READMES = (
+    "README.md",
+    "experiments/README.md",
+    "experiments/results/README.md",
+    "cnnjax/README.md",
+)
+
+
+def read_blocks() -> dict[str, list[str]]:
+    """Returns the commands of each block; one that stands in several runs once."""
+    seen: set[str] = set()
+    found = {}
+    for name in READMES:
+        text = (ROOT / name).read_text()
+        for marker, block in re.findall(
+            r"([^\n]*)\n```bash\n(.*?)```", text, re.DOTALL
+        ):
+            if marker.startswith(("<!-- no-test: ", "<!-- ci: tests -->")):
+                continue
+            commands = [line for line in block.splitlines() if line not in seen]
+            if commands:
+                found[f"{name}: {commands[0][-40:]}"] = commands
+            seen.update(commands)
+    return found
+
+
+BLOCKS = read_blocks()
 # One network compiles in seconds; the others are quickly tested by test_mnist.py.
 CASES = [
     pytest.param(
-        block,
-        id=block.splitlines()[0][-40:],
-        marks=[pytest.mark.slow] if "configs/lenet5.py" in block else [],
+        commands,
+        id=name,
+        marks=[pytest.mark.slow] if "configs/lenet5.py" in str(commands) else [],
     )
-    for block in BLOCKS
+    for name, commands in BLOCKS.items()
 ]
 SHORT = ["--config.train.steps=2", "--config.train.batch_size=10"]
 NARROW = [*SHORT, "--config.model.width=0.1"]
@@ -40,7 +63,7 @@ PLACE = Path("PATH") / "TO"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, make_npz):
-    """A current folder that has what the README asks its reader to name."""
+    """A current folder that has what the READMEs ask their reader to name."""
     tf = import_tensorflow()
     import tensorflow_datasets as tfds
 
@@ -89,14 +112,15 @@ def drawn_once():
 
 
 def test_there_are_blocks():
-    assert len(BLOCKS) > 4
-    assert all("python experiments/" in block for block in BLOCKS)
+    assert len(BLOCKS) > 10
+    for commands in BLOCKS.values():
+        assert all("python experiments/" in command for command in commands)
 
 
 @pytest.mark.usefixtures("drawn_once")
-@pytest.mark.parametrize("block", CASES)
-def test_a_block_runs(call, folder, block):
-    for line in block.splitlines():
+@pytest.mark.parametrize("commands", CASES)
+def test_a_block_runs(call, folder, commands):
+    for line in commands:
         # Installing is what .ci/run does.
         command = line.rpartition("&&")[2]
         program, script, *arguments = shlex.split(command)

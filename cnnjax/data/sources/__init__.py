@@ -1,1 +1,1 @@
-"""Where data sets come from, one source a file; each imported when it is used."""
+"""The sources of data sets, one per file; each is imported only when it is used."""

@@ -1,4 +1,7 @@
-"""Has TFDS prepare a set: from archives put there by hand, or over the network."""
+"""Prepares a TFDS set from archives on the machine, or downloads it.
+
+Also asks in advance whether the host answers, and estimates how long it will take.
+"""
 
 import contextlib
 import io
@@ -14,28 +17,28 @@ from cnnjax.data.dataset import MissingDatasetError
 from cnnjax.data.tensorflow_import import import_tensorflow
 from cnnjax.errors import InputError
 
-# Files that a message names one by one; MNIST has four.
+# An error message names at most this many files; MNIST has four.
 MAX_DESCRIBED = 4
 
-# What the CIFAR-10 page offers first; it is unpickled by whoever reads it.
+# The first archive on the CIFAR-10 page. It is refused, because unpickling runs code.
 PICKLED_ARCHIVES = {"cifar10": "cifar-10-python.tar.gz"}
 
 
 def prepare(name: str, root: Path, download: bool) -> None:
-    """Prepares a set in TFDS's data dir.
+    """Prepares a data set in TFDS's data folder.
 
-    Where all files that TFDS registers for the set lie in `root/downloads/manual/`,
-    they are used and nothing is downloaded; TFDS verifies their checksums before it
-    unpacks them. Otherwise they are downloaded, if allowed and if their host answers.
+    If all files that TFDS registers for the set are in `root/downloads/manual/`, they
+    are used, after a check of their SHA-256, and nothing is downloaded. Otherwise they
+    are downloaded if that is allowed and the host answers.
 
     Args:
-        name: as TFDS knows it, `NAME`, `NAME/CONFIG` or `NAME:VERSION`.
-        root: TFDS's data dir; made where it does not exist.
+        name: TFDS's name, `NAME`, `NAME/CONFIG` or `NAME:VERSION`.
+        root: TFDS's data folder; created if it does not exist.
         download: whether the network may be used.
 
     Raises:
-        MissingDatasetError: the set cannot be had.
-        InputError: a file put there by hand is not the one that is needed.
+        MissingDatasetError: the set is not available.
+        InputError: a file in `root/downloads/manual/` is not the registered one.
     """
     try:
         import tensorflow_datasets as tfds
@@ -89,11 +92,9 @@ def prepare(name: str, root: Path, download: bool) -> None:
 
 
 def where_to_get(name: str, root: Path) -> str:
-    """Says where a set that TFDS knows comes from, and where to put its files.
+    """Returns a text about where to download a set and where to put its files.
 
-    Args:
-        name: as TFDS knows it, without configuration or version.
-        root: TFDS's data dir.
+    `name` is TFDS's, without configuration or version; `root` is TFDS's data folder.
     """
     try:
         import tensorflow_datasets as tfds
@@ -108,9 +109,9 @@ def where_to_get(name: str, root: Path) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Returns an error's message, or of a long one its first and last line.
+    """Returns the first and last line of an error's message.
 
-    TFDS writes the example it failed on in between.
+    In between, TFDS prints the whole example on which it failed.
     """
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return " ... ".join(
@@ -137,7 +138,7 @@ def _refuse_pickled(pickled: str, folders: tuple[Path, ...], wanted: str) -> Non
 
 
 def _verify(files: dict[str, Any], manual: Path) -> None:
-    """Compares checksums as TFDS will, to say which file and how it differs."""
+    """Compares checksums before TFDS does, to report which file differs and how."""
     from tensorflow_datasets.core.download import checksums
 
     for info in files.values():
@@ -152,10 +153,10 @@ def _verify(files: dict[str, Any], manual: Path) -> None:
 
 
 def _run_tfds(name: str, root: Path, only_registered: bool) -> None:
-    """Runs `download_and_prepare`; leaves nothing half-made behind.
+    """Runs `download_and_prepare`, and removes partial results if it fails.
 
     `only_registered` refuses any address without a registered checksum, so that
-    nothing is downloaded where all registered files are there.
+    nothing is downloaded if all registered files are present.
     """
     import_tensorflow()
     import tensorflow_datasets as tfds
@@ -166,13 +167,13 @@ def _run_tfds(name: str, root: Path, only_registered: bool) -> None:
     made_here = [folder for folder in folders if not folder.exists()]
     before = set(extracted.glob("incomplete.*"))
     if only_registered:
-        # Its bars show a download that does not happen.
+        # The bars would show a download, although there is none.
         tfds.disable_progress_bar()
     try:
-        # What is going on has been said already.
+        # `prepare` has already printed what is happening.
         with contextlib.redirect_stdout(io.StringIO()):
             builder = tfds.builder(name, data_dir=root)
-            # An empty folder passes for a prepared set.
+            # TFDS would take an empty folder for a prepared set.
             with contextlib.suppress(OSError):
                 Path(builder.data_dir).rmdir()
             config = tfds.download.DownloadConfig(
@@ -195,35 +196,35 @@ def _run_tfds(name: str, root: Path, only_registered: bool) -> None:
         tfds.enable_progress_bar()
 
 
-# Deciding whether there is a network takes at most this long, name look-up included.
+# Longest time that `reachable` takes, including the name look-up.
 PROBE_SECONDS = 8.0
 
-# Bytes a second, slowest and fastest. CIFAR's host has been slow since June 2026
-# (pytorch/vision#9536, keras#23699); for others a common range is assumed.
+# Slowest and fastest rate in bytes per second. CIFAR's host has been slow since June
+# 2026 (pytorch/vision#9536, keras#23699); for others a common range is assumed.
 HOST_RATES = {"www.cs.toronto.edu": (55e3, 85e3)}
 USUAL_RATES = (1e6, 10e6)
 
 
 def reachable(url: str) -> bool:
-    """Says within `PROBE_SECONDS` whether the host of a URL accepts connections.
+    """Returns within `PROBE_SECONDS` whether the host of a URL accepts connections.
 
-    Where the environment names a proxy for the URL, it is asked about the proxy.
+    If the environment names a proxy for the URL, the proxy is tried instead.
     """
     parts = urlsplit(url)
     proxy = urllib.request.getproxies().get(parts.scheme)
     if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
-        # Without a scheme it speaks HTTP, as requests has it, which downloads.
+        # A proxy without a scheme speaks HTTP, as in `requests`, which TFDS uses.
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     answers = []
 
     def connect() -> None:
-        with contextlib.suppress(OSError, ValueError):  # of a port that is none
+        with contextlib.suppress(OSError, ValueError):  # ValueError: an invalid port
             port = parts.port or (443 if parts.scheme == "https" else 80)
             address = (parts.hostname, port)
             with socket.create_connection(address, timeout=PROBE_SECONDS):
                 answers.append(True)
 
-    # A name look-up has no timeout of its own: it is left behind in its thread.
+    # A name look-up has no timeout: if it takes too long, its thread is abandoned.
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(PROBE_SECONDS)
@@ -231,10 +232,7 @@ def reachable(url: str) -> bool:
 
 
 def estimate(url: str, size: int) -> str:
-    """Says how long `size` bytes take at the rates reported for the host.
-
-    minutes = size / rate / 60, at the fastest and the slowest rate.
-    """
+    """Returns a text about how many minutes a download of `size` bytes takes."""
     host = urlsplit(url).hostname or ""
     slow, fast = HOST_RATES.get(host, USUAL_RATES)
     return (

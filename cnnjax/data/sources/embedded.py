@@ -1,7 +1,7 @@
 """The two data sets that need no download: drawn shapes, and scikit-learn's digits.
 
-They let every script run on a machine with no data and no network. They are easy:
-accuracy on them says nothing about CIFAR-10 or MNIST.
+They let every script run on a machine without data or network. Accuracy on them says
+nothing about CIFAR-10 or MNIST, because they are easy.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ class EmbeddedData:
         train_labels: int32 [num_train], indices into `class_names`.
         test_images: uint8 [num_test, height, width, channels], in [0, 255].
         test_labels: int32 [num_test].
-        class_names: one a class.
+        class_names: one name per class.
     """
 
     train_images: np.ndarray
@@ -36,17 +36,16 @@ class EmbeddedData:
 
 
 def shapes() -> EmbeddedData:
-    """Draws the embedded colour set: ten forms in noisy 32x32 colour pictures.
+    """Draws the data set "shapes": ten forms in noisy 32x32 colour pictures.
 
-    Discs, rings, squares, triangles, crosses, stars, stripes, checkerboards, dots and
-    targets, of random colour, place, size and angle, on clutter; drawn by `shapes.py`
-    from a fixed seed, the same bytes everywhere. Picture i is of class i % 10. Figures
-    lie mostly in the middle 24x24, textures are everywhere, and mirroring changes no
-    class: they outlive the distortions of the CIFAR-10 recipe. Accuracy on them says
-    nothing about CIFAR-10.
+    Each picture has one of `FORMS`, of random colour, place, size and angle, on a
+    cluttered background. They come from a fixed seed and are the same bytes on every
+    machine. Picture i has class i % 10. The CIFAR-10 recipe's crop and flip keep the
+    class: figures lie mostly in the central 24x24 pixels, textures fill the picture,
+    and a mirrored picture has the same class.
 
     Returns:
-        10,000 pictures to train on and 2,000 to test on, uint8 [n, 32, 32, 3].
+        10,000 training and 2,000 test pictures, uint8 [n, 32, 32, 3].
     """
     bits = np.random.Philox(key=_SHAPES_SEED)
     count = SHAPES_TRAIN + SHAPES_TEST
@@ -69,19 +68,17 @@ def shapes() -> EmbeddedData:
 
 
 def digits() -> EmbeddedData:
-    """Enlarges scikit-learn's 1,797 handwritten digits of 8x8 pixels to 28x28.
+    """Returns scikit-learn's 1,797 handwritten digits, enlarged from 8x8 to 28x28.
 
-    Each pixel becomes 3x3 of it, in between its neighbours (see `_enlarge`), with two
-    black pixels around; [0, 16] becomes [0, 255]: light digits on black, as MNIST has
-    them. Of each class, in scikit-learn's order, every sixth picture is for testing.
-    They are of 13 writers, whom the split does not keep apart. Accuracy on them says
-    nothing about MNIST.
+    They are light on black, as in MNIST. Every sixth picture of each class, in
+    scikit-learn's order, is a test picture. The digits are from 13 writers, whom the
+    split does not separate.
 
     Returns:
-        1,501 pictures to train on and 296 to test on, uint8 [n, 28, 28, 1].
+        1,501 training and 296 test pictures, uint8 [n, 28, 28, 1].
 
     Source: sklearn.datasets.load_digits, the test part of UCI's "Optical Recognition
-    of Handwritten Digits" (Alpaydin and Kaynak, 1998); it comes with the package.
+    of Handwritten Digits" (Alpaydin and Kaynak, 1998), which the package contains.
     """
     from sklearn import datasets
 
@@ -103,17 +100,11 @@ def digits() -> EmbeddedData:
 
 
 def _enlarge(images: np.ndarray) -> np.ndarray:
-    """Enlarges pictures three times between their pixels, and adds a black border.
+    """Enlarges pictures threefold by linear interpolation, with a black border of 2.
 
     Along each axis pixel i becomes (x[i-1] + 2 x[i]) / 3, x[i], (x[i+1] + 2 x[i]) / 3,
-    with 0 outside: linear interpolation at thirds of a pixel. The sums, in [0, 9 * 16],
-    become [0, 255] rounded down.
-
-    Args:
-        images: int32 [n, 8, 8], in [0, 16].
-
-    Returns:
-        uint8 [n, 28, 28, 1], in [0, 255].
+    with 0 outside the picture. The integer sums, in [0, 9 * 16], are scaled to [0, 255]
+    and rounded down. So int32 [n, 8, 8] becomes uint8 [n, 28, 28, 1].
     """
     for axis in (1, 2):
         padding = [(1, 1) if axis == a else (0, 0) for a in range(3)]
@@ -133,7 +124,7 @@ CHANNELS = 3
 CHUNK = 100
 
 _PIXEL = 16
-# Random 64-bit words a picture: for its figure, for each bar, and one byte a value.
+# Random 64-bit words per picture: for its figure, each bar, and one byte per value.
 _FIGURE_DRAWS = 9
 _BAR_DRAWS = 6
 _BARS = 3
@@ -142,7 +133,7 @@ _DRAWS = _FIGURE_DRAWS + _BARS * _BAR_DRAWS + _NOISE_DRAWS
 
 
 def _half_planes(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """The farthest of three directions 120 degrees apart; 222/256 is sin(60 deg)."""
+    """Largest coordinate along three axes 120 degrees apart; 222/256 is sin(60 deg)."""
     tilted = (222 * np.abs(u) - 128 * v) >> 8
     return np.maximum(v, tilted)
 
@@ -196,7 +187,7 @@ def _target(u: np.ndarray, v: np.ndarray, r: np.ndarray) -> np.ndarray:
 
 
 def _period(r: np.ndarray) -> np.ndarray:
-    """Width of a texture's stripe, about three pixels."""
+    """Width of a stripe of a texture, about three pixels."""
     return 3 * r >> 3
 
 
@@ -215,15 +206,9 @@ FORMS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def draw(form: str, count: int, bits: np.random.Philox) -> np.ndarray:
-    """Draws `count` pictures of one class.
+    """Draws pictures of one of `FORMS`, uint8 [count, 32, 32, 3].
 
-    Args:
-        form: a key of `FORMS`.
-        count: number of pictures.
-        bits: where the random bits come from; advanced by a fixed number a picture.
-
-    Returns:
-        uint8 [count, 32, 32, 3].
+    Every picture takes the same number of random bits from `bits`.
     """
     raw = bits.random_raw(count * _DRAWS).reshape(count, _DRAWS)
     figure, bars, noise = np.split(raw, [_FIGURE_DRAWS, _DRAWS - _NOISE_DRAWS], axis=1)
@@ -252,13 +237,13 @@ def _uniform(raw: np.ndarray, low: int, high: int) -> np.ndarray:
 
 
 def _colour(raw: np.ndarray) -> np.ndarray:
-    """Any colour: int16 [3, n, 1, 1] in [0, 255] from uint64 [n]."""
+    """A random colour: int16 [3, n, 1, 1] in [0, 255] from uint64 [n]."""
     shifts = np.array([8, 16, 24], np.uint64)[:, None]
     return (raw >> shifts & np.uint64(255)).astype(np.int16)[:, :, None, None]
 
 
 def _apart(colour: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """`colour`, or 128 away from `other` in every channel where they are too alike."""
+    """`colour`, or where it is close to `other`, `other` shifted by 128 per channel."""
     alike = np.abs(colour - other).sum(axis=0) < 150
     return np.where(alike, other ^ np.int16(128), colour)
 
@@ -266,13 +251,13 @@ def _apart(colour: np.ndarray, other: np.ndarray) -> np.ndarray:
 def _turned(
     angle: np.ndarray, across: np.ndarray, down: np.ndarray, reach: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates about a drawn centre in a frame at a drawn angle.
+    """Coordinates of all pixels in a frame with a random centre and angle.
 
     Args:
-        angle: uint64 [n], the draw of the angle.
-        across: uint64 [n], the draw of the centre's column.
-        down: uint64 [n], the draw of its row.
-        reach: how far the centre may lie from the picture's, in pixels.
+        angle: uint64 [n], random bits for the angle.
+        across: uint64 [n], random bits for the centre's column.
+        down: uint64 [n], random bits for the centre's row.
+        reach: largest distance of the centre from the picture's on an axis, in pixels.
 
     Returns:
         (u, v), each int32 [n, 32, 32] in sixteenths of a pixel.
@@ -280,8 +265,8 @@ def _turned(
     at = _PIXEL * np.arange(SIZE, dtype=np.int32) - _PIXEL * (SIZE - 1) // 2
     x = at[None, None, :] - _uniform(across, -reach * _PIXEL, reach * _PIXEL)
     y = at[None, :, None] - _uniform(down, -reach * _PIXEL, reach * _PIXEL)
-    # cos = (16^2 - t^2) / (16^2 + t^2), sin = 2 * 16 t / (16^2 + t^2), times 256: the
-    # angles of (-90, 90] degrees, as rational points; the sign gives the other half.
+    # 256 times cos = (16^2 - t^2) / (16^2 + t^2) and sin = 2 * 16 t / (16^2 + t^2), for
+    # angles in (-90, 90] degrees; the sign adds the other half of the circle.
     t = _uniform(angle, -15, 16)
     sign = 1 - 2 * (angle & np.uint64(1)).astype(np.int32)[:, None, None]
     cos = sign * (256 * (256 - t * t) // (256 + t * t))
@@ -290,7 +275,7 @@ def _turned(
 
 
 def _light(across: np.ndarray, down: np.ndarray) -> np.ndarray:
-    """A slope of light of up to 31 grey levels along each axis: int16 [n, 32, 32]."""
+    """A linear change of brightness, up to 31 along each axis: int16 [n, 32, 32]."""
     at = 2 * np.arange(SIZE, dtype=np.int32) - (SIZE - 1)
     along_x = _uniform(across, -32, 32) * at[None, None, :]
     along_y = _uniform(down, -32, 32) * at[None, :, None]
@@ -298,7 +283,7 @@ def _light(across: np.ndarray, down: np.ndarray) -> np.ndarray:
 
 
 def _noise(raw: np.ndarray, amplitude: np.ndarray) -> np.ndarray:
-    """Uniform noise within the amplitude: int16 [3, n, 32, 32] from uint64 [n, 384]."""
+    """Uniform noise with an amplitude: int16 [3, n, 32, 32] from uint64 [n, 384]."""
     values = raw.astype("<u8").view(np.uint8).astype(np.int16) - np.int16(128)
     planes = values.reshape(-1, CHANNELS, SIZE, SIZE).swapaxes(0, 1)
     return planes * amplitude.astype(np.int16) >> 7

@@ -1,4 +1,4 @@
-"""A data set from a folder of pictures."""
+"""A data set from a folder with one subfolder of pictures per class."""
 
 import hashlib
 import os
@@ -10,34 +10,33 @@ from cnnjax.data.dataset import Dataset, Split, make_dataset
 from cnnjax.data.sources.pictures import is_grey, read_picture
 from cnnjax.errors import InputError
 
-# CIFAR-10's: the sizes of these networks start from it.
+# Side in pixels of every picture that is read: CIFAR-10's.
 SIZE = 32
 
-# Where there is no test folder, one picture in six of each class is for testing: the
-# share CIFAR-10 has.
+# Without a test folder, one picture in six of each class is a test picture, as in
+# CIFAR-10.
 TEST_SHARE = 6
 
 
 def load(directory: Path, *, with_test: bool = True) -> Dataset:
     """Reads `train/CLASS/PICTURE` and `test/CLASS/PICTURE`.
 
-    The classes are the folders of `train/`, sorted by name. Where there is no `test/`
-    the pictures of `train/` (or, without that, of `CLASS/PICTURE` itself) are split:
-    in each class those of the smallest SHA-256 of `CLASS/PICTURE`, one in six, are for
-    testing. So the split depends on the names only. The same digest orders each split,
-    so that its end is no single class. Hidden files are skipped.
+    The classes are the subfolders of `train/`, sorted by name. Hidden files are left
+    out. Without `test/`, the pictures of `train/` (or of `CLASS/PICTURE` if there is
+    no `train/` either) are split: in each class, the sixth of the pictures with the
+    smallest SHA-256 of `CLASS/PICTURE` are for testing. So the split depends only on
+    names. The same digest orders the pictures of a split, which mixes the classes.
 
     Args:
-        directory: the folder.
-        with_test: whether the pictures for testing are opened; without, they have no
-            say in whether the set is grey.
+        directory: the folder, which gives the data set its name.
+        with_test: whether the test pictures are opened. If not, they do not count in
+            deciding whether the set is greyscale.
 
     Returns:
-        the data set, named after the folder: images uint8 [n, 32, 32, 3], or
-        [n, 32, 32, 1] where every picture is greyscale, by `read_picture`.
+        images uint8 [n, 32, 32, 3], or [n, 32, 32, 1] if every picture is greyscale.
 
     Raises:
-        InputError: a folder is missing or empty, a file is not a picture, a class of
+        InputError: a folder is missing or empty, a file is not a picture, or a class of
             `test/` is not in `train/`.
     """
     root = directory.resolve()
@@ -131,7 +130,7 @@ def _ordered(base: Path, classes: dict[str, list[Path]]) -> list[Path]:
 
 
 def _take_test(base: Path, classes: dict[str, list[Path]]) -> dict[str, list[Path]]:
-    """Moves one picture in six, rounded, of each class out of `classes`."""
+    """Removes one picture in six, rounded, of each class, and returns those removed."""
     test = {}
     for name, files in classes.items():
         files.sort(key=lambda path: _digest(base, path))

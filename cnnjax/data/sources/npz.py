@@ -11,27 +11,23 @@ from cnnjax.errors import InputError
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
-# More classes than any set for these networks; a label above is a mistake.
+# A label beyond this number of classes is assumed to be a mistake.
 MAX_CLASSES = 65_536
 
 
 def load(file: Path, *, with_test: bool = True) -> Dataset:
-    """Reads `x_train, y_train, x_test, y_test`; nothing is ever unpickled.
+    """Reads `x_train, y_train, x_test, y_test`, and never unpickles anything.
 
-    The classes are those of the training labels, 0 to their largest, and are called
-    "0", "1" and so on.
+    The classes are 0 to the largest training label; their names are "0", "1" and so on.
 
     Args:
         file: images uint8 [n, height, width] or [n, height, width, channels]; labels
-            of any integer type, [n] or [n, 1].
+            of any integer type, [n] or [n, 1]. It gives the data set its name.
         with_test: whether the arrays of the test split are read.
 
-    Returns:
-        the data set, named after the file.
-
     Raises:
-        InputError: the file is not there, broken, pickled, larger than `MAX_BYTES` an
-            array, or holds other arrays than these.
+        InputError: the file is missing, broken or pickled, lacks one of the arrays, or
+            has an array of another shape, another dtype or more than `MAX_BYTES`.
 
     Source: the files of `keras.datasets`, such as mnist.npz.
     """
@@ -46,7 +42,7 @@ def load(file: Path, *, with_test: bool = True) -> Dataset:
             f"{file} does not exist; data.file needs a .npz file with "
             f"{', '.join(KEYS)}; correct the path"
         ) from None
-    # A broken file fails in zipfile, zlib or numpy, each with errors of its own.
+    # A broken file fails in zipfile, zlib or NumPy, each with its own exceptions.
     except Exception as error:
         raise InputError(
             f"{file} cannot be read ({error}); a whole .npz file is needed, as "
@@ -71,7 +67,7 @@ def _read(archive: zipfile.ZipFile, key: str, file: Path) -> np.ndarray:
         )
     with archive.open(member) as stream:
         shape, dtype = _header(stream)
-    # The header is read first: what it asks for is decided before it is allocated.
+    # The header is checked before any memory is allocated for the array.
     if dtype.hasobject:
         raise InputError(
             f"{file}: {key} is a pickled array of objects, which is never loaded; a "

@@ -1,4 +1,4 @@
-"""How one picture file becomes an array: the same for training and for predicting."""
+"""Reads picture files as arrays, in the same way for training and for prediction."""
 
 import os
 import warnings
@@ -10,56 +10,55 @@ from PIL import Image, ImageOps
 
 from cnnjax.errors import InputError, one_line
 
-# Decoding takes 4 bytes a pixel; a picture that is to become 32x32 has no use for more.
+# Decoding takes 4 bytes per pixel; more pixels are useless in a picture of 32x32.
 MAX_PIXELS = 64 * 2**20
 
-# Of a picture to be predicted: with less there is nothing to see.
+# Smallest side in pixels of a picture to predict; smaller ones show nothing.
 MIN_SIDE = 8
 
-# Formats that are pictures and nothing more; Pillow runs a program for PostScript.
+# Formats that only hold pictures. (For PostScript, Pillow would run a program.)
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
-# Sixteen bits of grey; of sixteen bits of colour Pillow itself keeps the upper eight.
+# Grey with 16 bits. (Of 16-bit colours, Pillow itself keeps the upper 8 bits.)
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 GREY_MODES = ("1", "L", "LA", *SIXTEEN_BIT_MODES)
-# Deeper ones do not say which value is white; but PPM's of mode I has sixteen bits.
+# Deeper modes do not define which value is white; only in PPM, mode I has 16 bits.
 DEEP_MODES = ("I", "F")
 
 
 def read_picture(path: Path, size: int, mode: str) -> np.ndarray:
-    """Reads a picture as a square: turned upright, scaled, and its middle cut out.
+    """Reads the central square of a picture, scaled to `size` pixels (Lanczos).
 
-    It is turned as its EXIF orientation says, converted to `mode` (transparency is
-    dropped, 16 bits are scaled to 8), scaled (Lanczos) so that its shorter side is
-    `size`, the longer one in proportion, and the central square is taken.
+    The picture is first rotated according to its EXIF orientation and converted to
+    `mode`; transparency is dropped, and 16 bits are scaled to 8.
 
     Args:
-        path: a file of one of `FORMATS`, at most 16 bits a channel; of a moving
-            picture, the first one is read.
-        size: of the result, in pixels.
+        path: a file in one of `FORMATS` with at most 16 bits per channel; of an
+            animation, the first frame is read.
+        size: side of the result in pixels.
         mode: "RGB" or "L" (grey).
 
     Returns:
         uint8 [size, size, 3] or [size, size, 1], in [0, 255].
 
     Raises:
-        InputError: the file is missing, no picture, truncated, deeper than 16 bits, or
-            has more than `MAX_PIXELS` pixels.
+        InputError: the file is missing, truncated or no picture, has more than 16 bits
+            per channel or more than `MAX_PIXELS` pixels.
     """
     with _open(path) as image:
         try:
             if image.mode == "P":
-                # By way of RGBA: Pillow warns of transparency in a palette otherwise.
+                # Pillow warns about transparency in a palette unless it becomes RGBA.
                 image = image.convert("RGBA")
             sixteen_bit = _is_sixteen_bit(image)
             image = ImageOps.exif_transpose(image)
             if sixteen_bit:
-                # Pillow would clip them. 65535 becomes 255.
+                # Pillow would clip the values; here 65535 becomes 255.
                 deep = np.asarray(image).astype(np.uint32)
                 image = Image.fromarray(((deep + 128) // 257).astype(np.uint8))
             image = image.convert(mode)
-            # The square is resized straight out of the picture: scaling all of a
-            # long, thin one would take memory without bound.
+            # Only the square is resized, because scaling the whole of a long, thin
+            # picture could take any amount of memory.
             side = min(image.size)
             left, top = (image.width - side) / 2, (image.height - side) / 2
             square = image.resize(
@@ -67,18 +66,18 @@ def read_picture(path: Path, size: int, mode: str) -> np.ndarray:
                 Image.Resampling.LANCZOS,
                 box=(left, top, left + side, top + side),
             )
-        # Each of Pillow's decoders raises its own kind of error for a broken file.
+        # Each of Pillow's decoders raises its own exceptions for a broken file.
         except Exception as error:
             raise _not_a_picture(path, error) from error
     return np.asarray(square, np.uint8).reshape(size, size, -1)
 
 
 def _open(path: Path) -> Image.Image:
-    """Reads the header and checks the size, before anything is decoded."""
+    """Opens a picture and checks its size before anything is decoded."""
     try:
         with warnings.catch_warnings():
-            # Pillow warns of a large picture and refuses a larger one; both are
-            # refused here.
+            # Pillow warns about a large picture and refuses an even larger one; here
+            # both are refused.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(path, formats=FORMATS)
     except Exception as error:
@@ -96,10 +95,10 @@ def _open(path: Path) -> Image.Image:
 
 
 def is_grey(path: Path) -> bool:
-    """Says from its header whether a picture is greyscale.
+    """Tells from its header whether a picture is greyscale.
 
     Raises:
-        InputError: as `read_picture`, as far as the header tells.
+        InputError: as for `read_picture`, as far as the header shows it.
     """
     with _open(path) as image:
         return image.mode in GREY_MODES or _is_sixteen_bit(image)
@@ -113,22 +112,22 @@ def _is_sixteen_bit(image: Image.Image) -> bool:
 def read_all(
     named: Sequence[Path], size: int, mode: str
 ) -> tuple[list[Path], np.ndarray, list[InputError]]:
-    """Reads every picture that can be read, and says what is wrong with the others.
+    """Reads every picture that can be read, and returns errors for the others.
 
     Args:
-        named: files, and folders of which every file is read, theirs sorted by name;
-            hidden files are skipped.
+        named: files, and folders whose files are all read, sorted by name, except
+            hidden ones.
         size: see `read_picture`.
         mode: see `read_picture`.
 
     Returns:
         the files that were read; their pictures, uint8 [n, size, size, channels]; and
-        an error for each file that is no picture or has a side of less than
-        `MIN_SIDE` pixels, and for each folder without a file.
+        an error for each file that is no picture or has a side below `MIN_SIDE` pixels,
+        and for each folder without files.
     """
     read, images, problems = [], [], []
     for name in named:
-        # Path.is_dir would fail on a name that is too long.
+        # Path.is_dir would raise for a name that is too long.
         files = _files_in(name) if os.path.isdir(name) else [name]
         if not files:
             problems.append(

@@ -1,4 +1,4 @@
-"""Sets that TensorFlow Datasets has prepared, or can prepare from what is at hand."""
+"""Finds and reads data sets that TensorFlow Datasets has prepared or can prepare."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from cnnjax.data.sources import download as downloading
 from cnnjax.data.tensorflow_import import import_tensorflow
 from cnnjax.errors import InputError
 
-# The examples decoded into one array at a time.
+# Number of examples that are decoded at a time.
 CHUNK = 1000
 
 _NAME = re.compile(r"(\w+)(?:/(\w[\w.+-]*))?(?::(\d+\.\d+\.\d+))?", re.ASCII)
@@ -21,27 +21,23 @@ _NAME = re.compile(r"(\w+)(?:/(\w[\w.+-]*))?(?::(\d+\.\d+\.\d+))?", re.ASCII)
 def load(
     name: str, directory: str, download: bool, *, with_test: bool = True
 ) -> Dataset:
-    """Loads a TFDS set, preparing it first where that is possible.
+    """Loads a TFDS set; if it is not prepared, `download.prepare` prepares it first.
 
-    Prepared data are read as they are, without the code that made them, so a set need
-    not be one that TFDS knows. Where there are none, see `download.prepare`.
+    Prepared data are read without the code that made them, so that TFDS need not know
+    the set. If there is no "test" split, "validation" is used, with a message.
 
     Args:
-        name: `NAME`, `NAME/CONFIG`, `NAME:VERSION` or `NAME/CONFIG:VERSION`; without
-            a version the highest one there.
-        directory: TFDS's data dir; "" is `TFDS_DATA_DIR`, else
-            `~/tensorflow_datasets`.
+        name: `NAME`, `NAME/CONFIG`, `NAME:VERSION` or `NAME/CONFIG:VERSION`; without a
+            version, the highest one is read.
+        directory: TFDS's data folder; "" means the environment variable
+            `TFDS_DATA_DIR`, or else `~/tensorflow_datasets`.
         download: whether the network may be used.
         with_test: whether the files of the test split are opened.
 
-    Returns:
-        the data set; its test split is TFDS's "test", or "validation" where there is
-        no test split, which is said.
-
     Raises:
-        MissingDatasetError: the set is neither prepared nor to be had.
-        InputError: it has no `image` and `label`, images that are not uint8 or differ
-            in size, or it cannot be read.
+        MissingDatasetError: the set is neither prepared nor available.
+        InputError: the set has no `image` and `label`, its images are not uint8 or
+            differ in size, or it cannot be read.
     """
     match = _NAME.fullmatch(name)
     if not match:
@@ -73,7 +69,7 @@ def _read(prepared: Path, with_test: bool) -> Dataset:
         features = dict(builder.info.features)
         splits = builder.info.splits
         sizes = {split: splits[split].num_examples for split in splits}
-    # TFDS parses JSON, protobuf and class names here, each with errors of its own.
+    # TFDS parses JSON, protobuf and class names here, each with its own exceptions.
     except Exception as error:
         raise _unreadable(prepared, error) from error
     image, label = features.get("image"), features.get("label")
@@ -122,15 +118,15 @@ def _read_split(builder: Any, split: str, count: int, prepared: Path) -> Split:
     tf = import_tensorflow()
     import tensorflow_datasets as tfds
 
-    # One file after the other: the order of the files is the order of the examples.
+    # The files are read one after the other, so that the order of examples is fixed.
     reading = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
     examples = builder.as_dataset(split=split, read_config=reading)
-    # There is nothing in it for AutoGraph, which Python 3.13 makes warn.
+    # It does not need AutoGraph, which warns on Python 3.13.
     pair = tf.autograph.experimental.do_not_convert(
         lambda example: (example["image"], example["label"])
     )
     examples = examples.map(pair)
-    # Images of a size the metadata do not give may differ: they are read one by one.
+    # If the metadata give no size, images may differ in it and are read one by one.
     known = None not in builder.info.features["image"].shape
     images = np.zeros(0, np.uint8)
     labels = np.zeros(count, np.int64)
@@ -168,20 +164,13 @@ _METADATA = ("features.json", "dataset_info.json")
 
 
 def find_prepared(root: Path, base: str, config: str, version: str) -> Path | None:
-    """Finds `root/base[/config]/version`, by its files alone.
+    """Finds the folder `root/base[/config]/version` of a prepared set, or None.
 
-    Args:
-        root: TFDS's data dir.
-        base: name of the set.
-        config: of its configuration; "" where it has one or none.
-        version: "" for the highest one.
-
-    Returns:
-        the folder with the prepared data, or None.
+    A `config` of "" means the only one or none, a `version` of "" the highest one.
 
     Raises:
-        InputError: several configurations are there and none is named, or what is
-            there is not whole.
+        InputError: there are several configurations and `config` is "", or metadata of
+            the prepared set are missing.
     """
     folder = root / base / config
     versions = _versions(folder, version)
@@ -221,7 +210,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _versions(folder: Path, wanted: str) -> list[Path]:
-    """Returns the version folders that hold anything, the highest last."""
+    """Returns the version folders that are not empty, highest version last."""
     found = []
     for path in _folders(folder):
         match = _VERSION.fullmatch(path.name)

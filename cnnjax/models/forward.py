@@ -1,0 +1,155 @@
+"""How a Linen module is called, whether one of the chapter's or anybody's.
+
+The chapter's networks take one dropout key for each example. A stock module, as Flax's
+examples write it, takes `train` and uses `nn.Dropout` and `nn.BatchNorm`, whose results
+would depend on how a batch is split over devices. Here they do not: each example has a
+dropout mask of its own, and batch statistics are those of the global batch.
+"""
+
+import inspect
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+
+from cnnjax import prng
+
+Variables = Mapping[str, Any]
+
+
+def init_variables(
+    model: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]
+) -> dict[str, Any]:
+    """Returns a network's initial parameters and other collections, by name.
+
+    Args:
+        model: any Linen module that `forward` can call.
+        key: a typed PRNG key.
+        image_shape: (height, width, channels) of what the network is fed.
+    """
+    images = jnp.zeros((1, *image_shape), jnp.float32)
+    return dict(model.init(key, images, **_arguments(model, None)))
+
+
+def forward(
+    model: nn.Module,
+    variables: Variables,
+    images: jax.Array,
+    keys: jax.Array | None = None,
+    axis_name: str | None = None,
+) -> tuple[jax.Array, dict[str, Any]]:
+    """Calls a network on a batch.
+
+    Args:
+        model: a network of `cnnjax.models`, or any Linen module that is called with
+            images, or with images and `train`.
+        variables: its parameters and other collections, by name.
+        images: float32 [batch, height, width, channels].
+        keys: while training, the dropout stream's typed keys [batch], one for each
+            example; None for evaluation.
+        axis_name: the mapped axis over which batch statistics are taken; None where
+            this device has the whole batch.
+
+    Returns:
+        logits, float32 [batch, num_classes], and the collections other than the
+        parameters as they are after the call, which changes them only in training.
+    """
+    arguments = _arguments(model, keys)
+    own = {name: value for name, value in variables.items() if name != "params"}
+    if keys is None or "dropout_keys" in arguments:
+        evaluated: Any = model.apply(variables, images, **arguments)
+        return evaluated, own
+    with (
+        nn.intercept_methods(_dropout_by_example(keys)),
+        nn.intercept_methods(_batch_norm_over(axis_name)),
+    ):
+        logits, changed = model.apply(
+            variables,
+            images,
+            rngs={"dropout": keys[0]},
+            mutable=list(own),
+            **arguments,
+        )
+    return logits, dict(changed)
+
+
+def intermediates(
+    model: nn.Module, variables: Variables, images: jax.Array
+) -> dict[str, jax.Array]:
+    """Returns what the modules of a network return, by name, in the order of calls.
+
+    Args:
+        model: as in `forward`.
+        variables: as in `forward`.
+        images: float32 [batch, height, width, channels].
+    """
+    _, state = model.apply(
+        variables,
+        images,
+        capture_intermediates=True,
+        mutable=["intermediates"],
+        **_arguments(model, None),
+    )
+    found = {}
+    for path, values in traverse_util.flatten_dict(state["intermediates"]).items():
+        found["/".join(part for part in path if part != "__call__")] = values[0]
+    del found[""]  # of the network itself
+    return found
+
+
+def _arguments(model: nn.Module, keys: jax.Array | None) -> dict[str, Any]:
+    takes = inspect.signature(type(model).__call__).parameters
+    if "dropout_keys" in takes:
+        return {"dropout_keys": keys}
+    return {"train": keys is not None} if "train" in takes else {}
+
+
+Interceptor = Callable[[Any, Any, Any, nn.module.InterceptorContext], Any]
+
+
+def _dropout_by_example(keys: jax.Array) -> Interceptor:
+    """Has every `nn.Dropout` draw the mask of an example from that example's key."""
+    calls: Counter[str] = Counter()  # a module that is called twice draws two masks
+
+    def dropout(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        if not isinstance(context.module, nn.Dropout):
+            return call(*args, **kwargs)
+        given = dict(zip(("inputs", "deterministic", "rng"), args, strict=False))
+        given |= kwargs
+        x, rng = given.pop("inputs"), given.pop("rng", None)
+        if rng is not None or len(x) != len(keys):  # its first axis is not the batch
+            return call(*args, **kwargs)
+        path = "/".join(context.module.path)
+        calls[path] += 1
+        own = jax.vmap(lambda key: prng.stream(key, f"{path} {calls[path]}"))(keys)
+        # The axis of one keeps what `broadcast_dims` counts where it was.
+        masked = jax.vmap(lambda key, row: call(row[None], rng=key, **given)[0])
+        return masked(own, x)
+
+    return dropout
+
+
+def _batch_norm_over(axis_name: str | None) -> Interceptor:
+    """Has every `nn.BatchNorm` take its statistics over `axis_name` as well."""
+
+    def batch_norm(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        module = context.module
+        if (
+            axis_name is None
+            or not isinstance(module, nn.BatchNorm)
+            or module.axis_name is not None
+        ):
+            return call(*args, **kwargs)
+        wider = module.clone(parent=None, name=None, axis_name=axis_name)
+        y, changed = wider.apply(
+            module.variables, *args, mutable=["batch_stats"], **kwargs
+        )
+        for name, value in changed["batch_stats"].items():
+            module.put_variable("batch_stats", name, value)
+        return y
+
+    return batch_norm

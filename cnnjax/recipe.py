@@ -1,0 +1,138 @@
+"""What is learned, and how a step changes it: network, loss, optimiser, input."""
+
+import dataclasses
+import inspect
+from collections.abc import Sequence
+from functools import partial
+
+import flax.linen as nn
+import optax
+
+from cnnjax.data.augment import DISTORTIONS, NORMALISATIONS, Preprocessing
+from cnnjax.losses import Penalty
+from cnnjax.models.facts import LossFn, facts_of
+from cnnjax.optimizers import make_optimizer, make_schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Everything that a training step needs to know; see `make_recipe`.
+
+    Attributes:
+        model: a Linen module that maps images to logits.
+        tx: the optax chain, with `schedule` and the gradients of `penalty` in it.
+        schedule: step -> learning rate, for the log.
+        loss_fn: (logits, labels) -> loss of each example, which is trained on.
+        eval_loss_fn: the same for evaluations, where no labels are smoothed.
+        penalty: L1 and L2, for the reported loss.
+        ema_decay: of the moving average of the weights; 0 keeps none.
+        preprocessing: crop, distortions and normalisation of the images.
+    """
+
+    model: nn.Module
+    tx: optax.GradientTransformation
+    schedule: optax.Schedule
+    loss_fn: LossFn
+    eval_loss_fn: LossFn
+    penalty: Penalty
+    ema_decay: float
+    preprocessing: Preprocessing
+
+
+def make_recipe(
+    model: nn.Module,
+    *,
+    optimizer: str = "adam",
+    learning_rate: float = 1e-3,
+    momentum: float = 0.9,
+    weight_decay: float = 0.01,
+    schedule: str = "constant",
+    decay_steps: int = 1,
+    decay_rate: float = 1.0,
+    staircase: bool = False,
+    warmup_steps: int = 0,
+    l1: float = 0.0,
+    l2: float = 0.0,
+    penalised: Sequence[str] | None = None,
+    label_smoothing: float = 0.0,
+    ema_decay: float = 0.0,
+    crop: int = 0,
+    distortions: Sequence[str] = (),
+    normalise: str = "",
+) -> Recipe:
+    """Returns a recipe.
+
+    Args:
+        model: a network of `cnnjax.models`, or any Linen module that is called with
+            images, or with images and `train`, a bool, as Flax's examples are.
+        optimizer: one of `optimizers.OPTIMIZERS`.
+        learning_rate: at step 0.
+        momentum: of the optimiser "momentum".
+        weight_decay: of the optimiser "adamw".
+        schedule: one of `optimizers.SCHEDULES`; see there for the next four.
+        decay_steps: in updates.
+        decay_rate: the factor reached after `decay_steps`.
+        staircase: whether the exponential schedule falls in steps.
+        warmup_steps: in updates.
+        l1: weight of sum(abs(w)) over the penalised kernels.
+        l2: weight of sum(w**2) / 2 over the penalised kernels.
+        penalised: the layers whose kernels l1 and l2 penalise; None for those that the
+            network's class names, or every kernel where it names none.
+        label_smoothing: in [0, 1).
+        ema_decay: of the moving average of the weights, in [0, 1); 0 keeps none.
+        crop: side of the square that the network sees, in pixels; 0 for the whole
+            picture.
+        distortions: of training pictures, some of `augment.DISTORTIONS`.
+        normalise: one of `augment.NORMALISATIONS`; "" for what the network's class
+            names, or "per_image".
+
+    Raises:
+        ValueError: a name is unknown, or the network's loss smooths no labels.
+    """
+    facts = facts_of(model)
+    normalise = normalise or facts.normalise
+    _check_known("normalise", [normalise], NORMALISATIONS)
+    _check_known("distortions", distortions, DISTORTIONS)
+    loss_fn = facts.loss
+    if label_smoothing:
+        if "label_smoothing" not in inspect.signature(facts.loss).parameters:
+            raise ValueError(
+                f"got label_smoothing={label_smoothing} for {type(model).__name__},"
+                " whose loss smooths no labels; leave it out"
+            )
+        loss_fn = partial(facts.loss, label_smoothing=label_smoothing)
+    layers = facts.penalised if penalised is None else tuple(penalised)
+    penalty = Penalty(l1, l2, layers)
+    rate = make_schedule(
+        schedule,
+        learning_rate=learning_rate,
+        decay_steps=decay_steps,
+        decay_rate=decay_rate,
+        staircase=staircase,
+        warmup_steps=warmup_steps,
+    )
+    tx = make_optimizer(
+        optimizer,
+        rate,
+        penalty=penalty,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        output_layer=facts.output_layer,
+    )
+    return Recipe(
+        model=model,
+        tx=tx,
+        schedule=rate,
+        loss_fn=loss_fn,
+        eval_loss_fn=facts.loss,
+        penalty=penalty,
+        ema_decay=ema_decay,
+        preprocessing=Preprocessing(crop, tuple(distortions), normalise),
+    )
+
+
+def _check_known(what: str, got: Sequence[str], known: Sequence[str]) -> None:
+    unknown = [name for name in got if name not in known]
+    if unknown:
+        needed = ", ".join(known)
+        raise ValueError(f"got {what} {unknown[0]!r}, need some of {needed}")
