@@ -1,4 +1,4 @@
-"""The flags that the scripts share."""
+"""Command lines of the scripts: flags, finding the configuration, exit codes."""
 
 import io
 import os
@@ -42,16 +42,14 @@ def main(
     default_config: str,
     many: Sequence[str] = (),
 ) -> None:
-    """Runs a script that trains: parses its flags, calls `run`, and exits.
-
-    With the code of `exits.exit_with`.
+    """Runs a script that trains: parses its flags, calls `run`, exits (`exit_with`).
 
     Args:
-        run: takes the validated configuration, the value of `--workdir`, and of each
-            of `many` the list of its values, by name.
+        run: takes the validated configuration, the value of `--workdir`, and by name
+            the list of values of each flag in `many`.
         doc: the script's docstring, printed by `--help`.
-        default_config: for when `--config` is not given.
-        many: flags of the script's own that can be given several times.
+        default_config: the value of `--config` if it is not given.
+        many: further flags of the script, which can be given several times.
     """
 
     def parse_and_run(argv: Sequence[str]) -> None:
@@ -74,13 +72,13 @@ def main(
 def main_on_run(
     run: Callable[..., None], *, doc: str, **choices: Sequence[str]
 ) -> None:
-    """Runs a script about a run that was trained before, and exits as `main` does.
+    """Runs a script about one existing run, and exits as `main` does.
 
     Args:
-        run: takes the run's stored configuration, with the fields that were given
-            in place of its own, and its folder, and what was chosen, by name.
+        run: takes the run's stored configuration, changed by `--config.FIELD`, its
+            folder, and by name the value of each of `choices`.
         doc: the script's docstring, printed by `--help`.
-        **choices: flag -> what it may be; what it is when not given comes first.
+        **choices: flag -> its possible values, the default first.
     """
 
     def on_one(found: list[tuple[Path, ConfigDict]], **chosen: str) -> None:
@@ -95,13 +93,10 @@ def main_on_run(
 def main_on_runs(
     run: Callable[..., None], *, doc: str, **choices: Sequence[str]
 ) -> None:
-    """Runs a script about one or several runs, and exits as `main` does.
+    """Runs a script about existing runs, and exits as `main` does.
 
-    Args:
-        run: takes a list of the folder of each run and its stored configuration, with
-            the fields that were given in place of its own, and what was chosen.
-        doc: the script's docstring, printed by `--help`.
-        **choices: as for `main_on_run`.
+    `run` takes a list with the folder and configuration of each run; otherwise the
+    arguments are as for `main_on_run`.
     """
 
     def flag_values() -> flags.FlagValues:
@@ -127,7 +122,7 @@ def main_on_runs(
         for folder in dict.fromkeys(folders):
             stored = configs.from_stored(files.read_json(folder / files.CONFIG))
             values = flag_values()
-            with _flag_errors():  # it looks for the fields that are given already here
+            with _flag_errors():  # this already looks up the fields in argv
                 config = config_flags.DEFINE_config_dict(
                     "config", stored, flag_values=values, sys_argv=argv
                 )
@@ -149,11 +144,10 @@ def main_with(
     """Runs a script that takes no configuration, and exits as `main` does.
 
     Args:
-        run: takes the list of what stands on the command line beside the flags, and
-            each option by name.
-        doc: the script's docstring, which says what its options are; for `--help`.
-        options: their defaults, by name; of the same type as their values.
-        takes_arguments: whether anything but flags may be given.
+        run: takes the list of positional arguments, and each option by name.
+        doc: the script's docstring, which lists the options; printed by `--help`.
+        options: name -> default, which has the type of the option's values.
+        takes_arguments: whether positional arguments are allowed.
     """
 
     def parse_and_run(argv: Sequence[str]) -> None:
@@ -165,7 +159,7 @@ def main_with(
         arguments = _parse(values, argv, takes_arguments=takes_arguments)
         given = {name: values[name].value for name in options}
         for name, value in given.items():
-            if isinstance(value, str):  # the shell does it at the start of words only
+            if isinstance(value, str):  # the shell expands no ~ after --name=
                 given[name] = os.path.expanduser(value)
         run(arguments, **given)
 
@@ -191,25 +185,22 @@ def _flag_errors() -> Iterator[None]:
         raise InputError(
             f"the configuration has no field {field}; cnnjax/config.py lists them"
         ) from error
-    except Exception as error:  # The config is a program; it may raise anything.
+    except Exception as error:  # a config file is a program and may raise anything
         message = f"{type(error).__name__}: {one_line(error)}"
         raise InputError(f"{message}; see --help") from error
 
 
 def with_path(argv: Sequence[str], default: str) -> list[str]:
-    """Returns `argv` with `--config` first, pointing at a file that exists.
+    """Returns `argv` with `--config`, an existing file, right after the script.
 
-    Looked for from the current folder first, then from the folder of the scripts.
-
-    Args:
-        argv: a command line, the script first.
-        default: the file for when it has no `--config`.
+    The file, by default `default`, is looked for from the current folder first, then
+    from the folder of the scripts.
 
     Raises:
         InputError: there is no such file.
     """
     argv, path = list(argv), default
-    # It must stand before the fields that override it.
+    # `--config` must come before the fields that override it.
     at, until = 1, 1
     for i, argument in enumerate(argv[1:], start=1):
         if argument in ("--config", "-config") and i + 1 < len(argv):
@@ -233,7 +224,7 @@ def name(default: str) -> str:
 
 
 def recipe(stem: str) -> ConfigDict:
-    """Returns the configuration of a file of the scripts' `configs`."""
+    """Returns the configuration of `configs/<stem>.py` in the folder of the scripts."""
     path = Path(sys.argv[0]).resolve().parent / "configs" / f"{stem}.py"
     config: ConfigDict = runpy.run_path(str(path))["get_config"]()
     return config
@@ -243,18 +234,15 @@ DONE, FAILED, BAD_INPUT, CTRL_C = 0, 1, 2, 130
 
 
 def exit_with(parse_and_run: Callable[[Sequence[str]], None], usage: str) -> None:
-    """Runs a script and exits: 0 done and `--help`, 2 bad usage, config or input.
+    """Calls `parse_and_run` with the command line, or prints `usage`, and exits.
 
-    1 failed while running, 143 and 130 stopped by SIGTERM and Ctrl-C. Errors are one
-    line on standard error.
-
-    Args:
-        parse_and_run: takes the command line.
-        usage: what `--help` prints.
+    The exit code is 0 when done and for `--help`, 2 for bad usage, configuration or
+    input, 1 for a failure while running, and 143 and 130 after SIGTERM and Ctrl-C.
+    Errors are one line on standard error.
     """
     backend.quieten()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names of files need not be text: print them all the same, as stderr does.
+        # File names may not be valid text; escape them, as stderr does.
         sys.stdout.reconfigure(errors="backslashreplace")
     code = DONE
     try:
@@ -275,7 +263,7 @@ def _flushed(code: int) -> int:
     try:
         sys.stdout.flush()
     except OSError as error:
-        # What is left goes nowhere, or the interpreter fails at it once more.
+        # Discards the rest, or the interpreter would fail to flush it once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return code or _complain(error, FAILED)
     return code

@@ -1,4 +1,4 @@
-"""A run's configuration: every field with its default and range, checks, identity.
+"""A run's configuration: all fields with defaults and ranges; checks; the identity.
 
 It imports neither JAX nor TensorFlow, so that `--help` is quick.
 """
@@ -17,15 +17,15 @@ from cnnjax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """One field.
+    """One field of a configuration.
 
     Attributes:
-        default: its value where a config does not set it; its type is the field's.
-        need: what a good value is, in words.
-        is_good: whether a value is.
-        is_new: whether runs of version 0.1.0 lacked it. Its default must then mean what
-            those runs did, and where it stands at its default a run's identity leaves
-            it out, so that they go on. Every field added from now on is new.
+        default: the value where a config does not set it; its type is the field's.
+        need: describes the good values, for error messages.
+        is_good: returns whether a value is good.
+        is_new: True for every field that version 0.1.0 lacked, so also for those added
+            from now on. Its default must mean what runs of that version did, and a
+            run's identity omits it at its default, so that those runs can be resumed.
     """
 
     default: Any
@@ -77,7 +77,7 @@ def _text(default: str, need: str) -> Field:
 FIELDS = {
     "seed": Field(0, "an integer in [0, 2**32)", lambda v: 0 <= v < 2**32),
     "num_seeds": _at_least(1, 1, "replicas, of the seeds from `seed` on"),
-    # XLA's deterministic operations on a GPU; on a CPU they all are.
+    # Makes XLA's operations deterministic on a GPU; on a CPU they always are.
     "deterministic": _flag(False),
     # Compiled programs are kept in the user's cache folder for the next start.
     "compile_cache": _flag(True),
@@ -125,7 +125,7 @@ FIELDS = {
     "train.eval_every": _at_least(0, 0, "steps; 0 for the end only"),
     "train.checkpoint_every": _at_least(1000, 0, "steps; 0 for the end only"),
     "train.report": _flag(False),
-    "train.tensorboard": _flag(True),  # where tensorboardX is installed
+    "train.tensorboard": _flag(True),  # only if tensorboardX is installed
     "eval.batch_size": _at_least(500, 1, "pictures"),
     "eval.top_k": _at_least(1, 1, "classes"),
     "eval.views": Field(
@@ -165,8 +165,8 @@ MODEL_FIELDS = {
 }
 
 
-# What may differ between a run and its resumption; `train.steps` only where the
-# schedule does not depend on it. `parallel.*` may differ too, but changes the bytes.
+# Fields that may change when a run is resumed; `train.steps` only if the schedule does
+# not depend on it. `parallel.*` may change too, but then the bytes differ.
 MAY_CHANGE = (
     "compile_cache",
     "train.steps",
@@ -193,8 +193,8 @@ def fields(model: str) -> dict[str, Field]:
 
 
 def _fields_of_module(model: str) -> dict[str, Field]:
-    """Returns the fields of a network that has no entry here: those of its class."""
-    # Only for such a network, as it brings JAX.
+    """Returns the fields of a network without an entry here, from its class."""
+    # Imported only for such a network, because this imports JAX.
     from cnnjax.models import MODELS
 
     found = {
@@ -211,22 +211,16 @@ def _fields_of_module(model: str) -> dict[str, Field]:
 
 
 def default_config(model: str = "CifarCNN") -> ConfigDict:
-    """Returns a configuration with every field of a network at its default.
-
-    Args:
-        model: a name in `cnnjax.models.MODELS`.
-    """
+    """Returns a configuration of a network in `MODELS`, every field at its default."""
     known = fields(model)
     return _nested({name: field.default for name, field in known.items()})
 
 
 def from_stored(values: Mapping[str, Any]) -> ConfigDict:
-    """Returns the configuration that a run has stored as JSON.
+    """Returns the configuration that a run has stored as nested JSON.
 
-    A field that the version that stored it lacked has its default.
-
-    Args:
-        values: nested, as `config.to_dict()` was; JSON has no tuples.
+    Fields that an older version did not have get their defaults; JSON's lists become
+    tuples again.
 
     Raises:
         InputError: it is not a valid configuration.
@@ -234,17 +228,17 @@ def from_stored(values: Mapping[str, Any]) -> ConfigDict:
     for name in values:
         if "." in name:
             raise InputError(f"a stored configuration has no field {name!r}: it nests")
-    flat = filled(values).items()
-    config = _nested({k: tuple(v) if isinstance(v, list) else v for k, v in flat})
+    flat = filled(values)
+    _check_names(flat)  # unknown names might not nest
+    config = _nested(
+        {k: tuple(v) if isinstance(v, list) else v for k, v in flat.items()}
+    )
     validate(config)
     return config
 
 
 def filled(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a stored configuration, flat and as JSON, with the new fields it lacks.
-
-    Args:
-        values: nested, of this version or of one before it.
+    """Returns a stored nested configuration, flat and as JSON, with new fields added.
 
     Raises:
         InputError: there is no such network.
@@ -256,7 +250,7 @@ def filled(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Returns {"a.b": value} of nested mappings, with the values as JSON has them."""
+    """Returns {"a.b": value} of nested mappings, with tuples as lists, as in JSON."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping | ConfigDict):
@@ -267,13 +261,10 @@ def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def lasting(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields that decide what a run learns, flat and as JSON has them.
+    """Returns the fields that decide what a run learns, flat and as JSON.
 
-    Those of `MAY_CHANGE` and `parallel.*` are left out, and new fields that stand at
-    their default, so that the result is the same for every version that has a run.
-
-    Args:
-        values: a nested configuration, of this version or of one before it.
+    Left out are `MAY_CHANGE`, `parallel.*`, and new fields at their defaults, so that
+    every version returns the same for a nested configuration stored by any version.
     """
     flat = flatten(values)
     _check_model(flat)
@@ -289,20 +280,15 @@ def lasting(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def seal(value: Any) -> str:
-    """Returns the SHA-256 of what JSON holds, in whatever order it is written."""
+    """Returns the SHA-256 of a value as JSON, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def identity(values: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
-    """Returns a run's identity, which its checkpoints carry.
+    """Returns a run's identity, which every checkpoint stores.
 
-    Args:
-        values: the run's nested configuration.
-        fingerprint: of the data set that it is trained on.
-
-    Returns:
-        `config`, the SHA-256 of the configuration without what may change on resume;
-        `data`, the fingerprint; and `seed`.
+    It is `config`, the SHA-256 of `lasting(values)`; `data`, the fingerprint of the
+    training data set; and `seed`.
     """
     return {
         "config": seal(lasting(values)),
@@ -333,13 +319,7 @@ def _check_model(flat: Mapping[str, Any]) -> None:
         )
 
 
-def validate(config: ConfigDict) -> None:
-    """Raises InputError for the first field that is missing, unknown or out of range.
-
-    What depends on the data or the devices is checked where they are known.
-    """
-    flat = _flatten(config)
-    _check_model(flat)
+def _check_names(flat: Mapping[str, Any]) -> None:
     known = fields(flat["model.name"])
     for name in sorted(flat.keys() ^ known.keys()):
         problem = "has no field" if name in flat else "lacks the field"
@@ -347,7 +327,17 @@ def validate(config: ConfigDict) -> None:
             f"a configuration of {flat['model.name']} {problem} {name}; the fields are"
             f" {', '.join(sorted(known))}"
         )
-    for name, field in known.items():
+
+
+def validate(config: ConfigDict) -> None:
+    """Raises InputError for the first field that is missing, unknown or out of range.
+
+    Limits that depend on the data or the devices are checked when those are known.
+    """
+    flat = _flatten(config)
+    _check_model(flat)
+    _check_names(flat)
+    for name, field in fields(flat["model.name"]).items():
         value = flat[name]
         if type(value) is not type(field.default) or not field.is_good(value):
             raise InputError(

@@ -1,30 +1,28 @@
-"""The two ways a command fails: the user can mend it, or the run broke."""
+"""The two kinds of failure of a command: bad input, or an error while it ran."""
 
 
 class InputError(ValueError):
     """Bad usage, configuration or input; nothing was written or lost.
 
-    The message is one line: what was got, what is needed, what to do about it.
-    The scripts print it without a traceback and exit with 2.
+    The message is one line: what was given, what is needed, and what to do about it.
+    The scripts print it without a traceback and exit with code 2.
     """
 
 
 class MissingPackageError(InputError):
-    """A package that only some things need is not installed."""
+    """An optional package that is needed here is not installed."""
 
 
 class RunError(RuntimeError):
-    """A run that failed while running: a non-finite loss, a full disk.
+    """A failure while running, such as a non-finite loss or a full disk.
 
-    The message is one line. The scripts print it without a traceback and exit with 1.
+    The message is one line; the scripts print it without a traceback and exit with 1.
     """
 
 
 def one_line(error: BaseException, most: int | None = None) -> str:
-    """Returns an error's text on one line, or its type's name where it has none.
+    """Returns an error's text on one line, or its type's name if it has no text.
 
-    Args:
-        error: of any library; some write theirs over several lines.
-        most: characters to keep; None for all.
+    At most `most` characters are kept; None keeps all.
     """
     return " ".join(str(error).split())[:most] or type(error).__name__

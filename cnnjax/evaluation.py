@@ -1,4 +1,4 @@
-"""Exact evaluation: every picture counts once, whatever the batch and the devices."""
+"""Exact evaluation: every image counts once, for any batch size and devices."""
 
 import math
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ from cnnjax.step import make_eval_step
 
 
 def padded_batches(split: Split, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
-    """Yields the pictures in order, the last batch filled up with masked zeros.
+    """Yields the images in order, the last batch padded with masked zeros.
 
     Yields:
         image uint8 [batch_size, height, width, channels], label int32 [batch_size],
-        mask float32 [batch_size], 1 for pictures and 0 for padding.
+        mask float32 [batch_size], 1 for images and 0 for padding.
     """
     for start in range(0, len(split.labels), batch_size):
         image = split.images[start : start + batch_size]
@@ -36,10 +36,10 @@ def padded_batches(split: Split, batch_size: int) -> Iterator[dict[str, np.ndarr
 
 
 class Evaluator:
-    """Counts what a network, or each of several, predicts right on a split.
+    """Counts the correct predictions of one network, or of several, on a split.
 
-    The step is compiled once, as every batch has the same shape: `batch_size` rounded
-    up to a multiple of the devices.
+    The step is compiled once: every batch has `batch_size` images, rounded up to a
+    multiple of the devices.
     """
 
     def __init__(
@@ -52,15 +52,10 @@ class Evaluator:
         num_views: int = 1,
         top_k: int = 1,
     ) -> None:
-        """Compiles nothing yet: that takes the first batch.
+        """Compiles nothing yet: compilation needs the first batch.
 
-        Args:
-            recipe: network, loss, crop and normalisation; no distortions are applied.
-            partitioner: the devices, and how many networks are evaluated at once.
-            batch_size: pictures at a time.
-            clocks: record the time for compiling.
-            num_views: of each picture: 1, 5 or 10, see `augment.views`.
-            top_k: a prediction is right when the label is among the first `top_k`.
+        `num_views` is 1, 5 or 10, see `augment.views`; `top_k` is the `k` of
+        `is_among_top`; `clocks` measure compilation.
         """
         devices = partitioner.num_devices
         self._batch_size = math.ceil(batch_size / devices) * devices
@@ -72,12 +67,10 @@ class Evaluator:
         self._compiled: Any = None
 
     def __call__(self, variables: Variables, split: Split) -> Metrics:
-        """Returns the sums over all pictures of `split`, float64 on the host.
+        """Returns the sums over all images of `split`, float64 on the host.
 
-        Args:
-            variables: of the network, on the devices; of several, every array leads
-                with [num_seeds], and so do the sums.
-            split: the pictures.
+        `variables` are on the devices; with several seeds all their arrays lead with
+        [num_seeds], and so do the sums.
         """
         sums = []
         rows = slice(None)
@@ -100,13 +93,10 @@ class Evaluator:
 def evaluate_state(
     evaluator: Evaluator, state: TrainState, split: Split, prefix: str
 ) -> dict[str, Any]:
-    """Returns the figures of the weights, and of their moving average if one is kept.
+    """Returns the metrics of the weights, and of their moving average if one is kept.
 
-    Args:
-        evaluator: of the network.
-        state: on the devices.
-        split: the pictures.
-        prefix: of the keys, such as "test"; that of the average is `<prefix>_ema`.
+    `state` is on the devices. The keys begin with `prefix`, such as "test", and those
+    of the moving average with `<prefix>_ema`.
     """
     values = summarise(prefix, evaluator(state.variables, split))
     if state.ema_variables is not None:
@@ -117,9 +107,9 @@ def evaluate_state(
 def summarise(prefix: str, sums: Metrics) -> dict[str, Any]:
     """Returns `prefix/accuracy`, a fraction, `/correct`, `/count` and `/loss` in nats.
 
-    The loss is the mean of the network's own, the cross-entropy but for LeNet-5 of
-    1998; it has no penalty on weights and smooths no labels. Of sums of several seeds
-    each is a list, with its mean and deviation; but not the count, which is one.
+    The loss is the mean of the network's own (cross-entropy, except for LeNet-5 of
+    1998) without penalties and label smoothing. With several seeds all but the count
+    are lists, with their mean and deviation added.
     """
     values = {
         f"{prefix}/accuracy": np.asarray(sums.correct / sums.count).tolist(),
@@ -139,19 +129,15 @@ def evaluate(
     num_views: int = 1,
     top_k: int = 1,
 ) -> dict[str, Any]:
-    """Returns how a network does on a split, on one device; for notebooks.
+    """Evaluates a state of one seed on a split, on one device; for notebooks.
 
-    Args:
-        recipe: network, loss, crop and normalisation.
-        state: of one seed.
-        split: the pictures, each of which counts exactly once.
-        batch_size: pictures at a time.
-        num_views: of each picture: 1, 5 or 10, see `augment.views`.
-        top_k: a prediction is right when the label is among the first `top_k`.
+    Every image counts exactly once, for any `batch_size`. `num_views` is 1, 5 or 10,
+    see `augment.views`. A prediction is correct if the label is among the `top_k`
+    classes with the highest scores.
 
     Returns:
         `accuracy` (a fraction), `correct`, `count` and `loss` (mean, in nats); and the
-        same under `ema/...` where the recipe keeps a moving average of the weights.
+        same as `ema/...` if the recipe keeps a moving average of the weights.
     """
     partitioner = Partitioner(make_mesh(1))
     evaluator = Evaluator(

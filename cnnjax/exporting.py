@@ -1,4 +1,4 @@
-"""A network as one file of StableHLO that JAX runs without this package."""
+"""Exports a network to one file of StableHLO, which JAX runs without this package."""
 
 import hashlib
 import json
@@ -22,11 +22,9 @@ BATCH = "batch"
 def to_stablehlo(
     probabilities: Function, image_shape: tuple[int, int, int]
 ) -> export.Exported:
-    """Returns `probabilities` lowered for every one of `PLATFORMS`, for any batch.
+    """Returns `Network.probabilities`, lowered for all `PLATFORMS` and any batch size.
 
-    Args:
-        probabilities: from `Network.probabilities`.
-        image_shape: (height, width, channels) of the pictures it takes, uint8.
+    It maps uint8 [batch, *image_shape] to float32 [batch, num_classes].
     """
     shape = export.symbolic_shape(", ".join([BATCH, *map(str, image_shape)]))
     images = jax.ShapeDtypeStruct(shape, jnp.uint8)
@@ -34,13 +32,10 @@ def to_stablehlo(
 
 
 def card(network: Network, workdir: Path) -> dict[str, Any]:
-    """Returns what a reader of an exported network needs to know.
+    """Returns the card of an export: its input, output, origin and accuracy, as JSON.
 
-    Args:
-        network: from `load_network`.
-        workdir: of its run. The accuracies are those of its final metrics, where these
-            are of the same weights; else there are none, and none of many networks
-            whose probabilities are averaged.
+    The accuracies are the final metrics of the run in `workdir` if they are of the same
+    weights; otherwise, and for several averaged networks, there are none.
     """
     stored = files.read_json(workdir / files.MANIFEST)
     finished, accuracy = workdir / files.FINAL_METRICS, {}
@@ -86,17 +81,14 @@ def card(network: Network, workdir: Path) -> dict[str, Any]:
 
 
 def card_path(path: Path) -> Path:
-    """Returns where the card of an export lies: beside it, with `.json` behind."""
+    """Returns the path of an export's card: that of the export with `.json` added."""
     return path.with_name(f"{path.name}.json")
 
 
 def write(path: Path, exported: export.Exported, card: Mapping[str, Any]) -> None:
-    """Writes an export and its card, each whole or not at all.
+    """Writes an export to `path` and its card beside it, each atomically.
 
-    Args:
-        path: of the export; its folder exists.
-        exported: from `to_stablehlo`.
-        card: what a reader needs to know, JSON; the file's SHA-256 is added.
+    The folder must exist. The export's SHA-256 is added to the card.
     """
     content = bytes(exported.serialize())
     digest = hashlib.sha256(content).hexdigest()
@@ -111,11 +103,11 @@ def load(path: Path) -> tuple[export.Exported, dict[str, Any]]:
 
     Returns:
         the export, whose `call` maps uint8 [batch, height, width, channels] to
-        probabilities float32 [batch, classes]; and the card.
+        probabilities float32 [batch, num_classes]; and the card.
 
     Raises:
-        InputError: one of the files is missing or not what `write` wrote, or the
-            export takes or gives something else.
+        InputError: one of the files is missing or was not written by `write`, or the
+            export has another input or output.
     """
     try:
         content = path.read_bytes()
@@ -133,7 +125,7 @@ def load(path: Path) -> tuple[export.Exported, dict[str, Any]]:
         raise _not_one(path, "its SHA-256 is not that of its card")
     try:
         exported = export.deserialize(bytearray(content))
-    # It parses a binary format with assertions and errors of several packages.
+    # Parsing the binary format raises assertions and errors of several packages.
     except Exception as error:
         raise _not_one(path, type(error).__name__) from error
     _check_takes_pictures(path, exported, len(classes))

@@ -1,4 +1,4 @@
-"""Trains what a configuration describes, in a folder, perhaps in several processes."""
+"""Trains a configured network in a folder, in one or several processes."""
 
 import contextlib
 import datetime
@@ -28,20 +28,21 @@ def train(
     with_test: bool = True,
     dataset: Dataset | None = None,
 ) -> None:
-    """Trains and evaluates what `config` describes, in `workdir`; prints as it goes.
+    """Trains and evaluates the network that `config` describes; prints the progress.
 
-    Of several processes the first says which `workdir`, and alone prints and writes.
+    With several processes, the first one's `workdir` counts, and only the first prints
+    and writes files.
 
     Args:
         config: from `config.default_config`, with fields changed.
         workdir: a new folder, or that of a run of the same configuration, which is
-            resumed; one that all processes see.
-        default_name: of the data set where the configuration names none; "" for the
-            one that the network's class names.
-        stand_in: the embedded data set where that one is missing; "" likewise.
-        with_test: whether the test set is opened; without, the run ends with its
-            figures on the validation split, of which there must be one.
-        dataset: what `config` names, where it has been loaded already.
+            resumed; all processes must see it.
+        default_name: the data set if the configuration names none; "" for the one that
+            the network's class names.
+        stand_in: the embedded data set if that one is missing; "" likewise.
+        with_test: whether the test split is loaded; without it, the run ends with an
+            evaluation on the validation split, which must then exist.
+        dataset: the data set that `config` names, if it is loaded already.
 
     Raises:
         InputError: the configuration, the data, the devices or `workdir` do not fit,
@@ -96,7 +97,7 @@ def _train(
     )
     files.check_same_data(workdir, dataset.fingerprint, dataset.name)
     _check_not_past(workdir, config.train.steps)
-    meet()  # before the first changes what the others have read
+    meet()  # so that the first process changes no file before the others have read it
     opened: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if processes.is_first():
         opened = files.open_run(
@@ -116,26 +117,26 @@ def _train(
 
 
 def _report(config: ConfigDict, workdir: Path) -> None:
-    # Here and not above: matplotlib and scikit-learn take seconds to import.
+    # Imported when used: matplotlib and scikit-learn take seconds to import.
     from cnnjax.reporting import run_report
 
     try:
         run_report.write([workdir], partial(load_run, workdir, config))
-    except Exception as error:  # Whatever it is: the run itself is done, and good.
+    except Exception as error:  # No error of a report may fail a run that succeeded.
         print(f"warning: no report of {workdir}: {error}", file=sys.stderr)
 
 
 def default_workdir(config_name: str) -> Path:
-    """Returns `runs/<config>-<date-time>`, in the current folder.
+    """Returns `runs/<config>-<date-time>`, a new folder in the current one.
 
-    A second one within a second ends in -2: a small run takes no longer than that.
+    A second run within the same second gets the suffix -2.
     """
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     return files.unused(Path("runs") / f"{config_name}-{now}")
 
 
 def _check_not_past(workdir: Path, steps: int) -> None:
-    """Refuses fewer steps than are done, before the run's configuration is replaced."""
+    """Refuses fewer steps than a run has done, before its configuration is replaced."""
     saved = (workdir / files.CHECKPOINTS).glob("*")
     done = max((int(p.name) for p in saved if p.name.isdecimal()), default=0)
     if done > steps:

@@ -1,4 +1,4 @@
-"""The network and the data set that a configuration names, and whether they fit."""
+"""Loads the network and the data set that a configuration names; checks their fit."""
 
 import dataclasses
 import sys
@@ -35,15 +35,11 @@ def load_data(
 ) -> Dataset:
     """Returns the data set that `config.data` names, or the embedded stand-in.
 
-    Args:
-        config: its `data`, and what must fit it.
-        default_name: of the set where the configuration names none; "" for the one
-            that the network's class names.
-        stand_in: the embedded set where that one is missing; "" likewise.
-        with_test: whether the test split is opened.
+    If the configuration names none, it is `default_name`, or the embedded set
+    `stand_in` where that one is missing; "" takes those that the network's class names.
 
     Raises:
-        InputError: it is missing or bad, or its pictures do not fit the configuration.
+        InputError: it is missing or bad, or its images do not fit the configuration.
     """
     data = config.data
     facts = facts_of(make_model(config, num_classes=2))
@@ -86,11 +82,9 @@ def load_data(
 
 
 def load_data_of(config: ConfigDict, workdir: Path) -> Dataset:
-    """Returns what a configuration names, or what its run was trained on.
+    """Returns the data set that a configuration names, or that its run was trained on.
 
-    Args:
-        config: of the run, perhaps with other data.
-        workdir: of the run.
+    `config` is the configuration of the run in `workdir`, perhaps with other data.
 
     Raises:
         InputError: as `load_data`; or the data have other classes than the run.
@@ -99,7 +93,7 @@ def load_data_of(config: ConfigDict, workdir: Path) -> Dataset:
     config = config.copy_and_resolve_references()
     data = config.data
     if data.source == "tfds" and not (data.name or data.dir or data.file):
-        if trained["name"] in load.EMBEDDED:  # they had to stand in
+        if trained["name"] in load.EMBEDDED:  # as the stand-in
             data.source = "embedded"
         else:
             data.on_missing = "error"
@@ -115,16 +109,12 @@ def load_data_of(config: ConfigDict, workdir: Path) -> Dataset:
 
 
 def hold_out(config: ConfigDict, dataset: Dataset) -> tuple[Dataset, Split | None]:
-    """Returns the data set with what is trained on, and what is held out of it.
+    """Returns the data set with the training examples to use, and the validation split.
 
-    Classes of which nothing is left to train on are named on standard error.
-
-    Args:
-        config: `data.val_examples`, `data.train_examples` and `train.batch_size`.
-        dataset: from `load_data`.
+    Classes without any remaining training image are named on standard error.
 
     Raises:
-        InputError: there are fewer pictures.
+        InputError: there are fewer images than the configuration needs.
     """
     validation, classes = None, np.unique(dataset.train.labels)
     if config.data.val_examples:
@@ -148,12 +138,9 @@ def hold_out(config: ConfigDict, dataset: Dataset) -> tuple[Dataset, Split | Non
 
 
 def embedded_note(config: ConfigDict, dataset: Dataset, default_name: str = "") -> str:
-    """Returns what to say where an embedded set stands in unasked; else "".
+    """Returns the note for a run whose embedded data set nobody asked for; else "".
 
-    Args:
-        config: its `data`.
-        dataset: what was loaded for it.
-        default_name: as for `load_data`.
+    `dataset` was loaded for `config`; `default_name` is as for `load_data`.
     """
     data, facts = config.data, facts_of(make_model(config, num_classes=2))
     wanted = default_name or facts.dataset

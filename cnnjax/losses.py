@@ -1,4 +1,4 @@
-"""What is minimised: cross-entropy of the logits and penalties on weights."""
+"""Losses: cross-entropy of the logits, and L1 and L2 penalties on weights."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,20 +14,17 @@ Params = Any
 def cross_entropy(
     logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0
 ) -> jax.Array:
-    """Returns the cross-entropy of each example, computed from the logits.
+    """Returns the cross-entropy of each example in nats, float32 [batch].
 
     loss = log(sum_c exp(logits[c])) - sum_c target[c] * logits[c], with target
-    (1 - label_smoothing) * onehot(label) + label_smoothing / num_classes. The logarithm
-    of a softmax, as chapter 5.2 writes it, is -inf as soon as one probability rounds
-    to zero; this is finite for finite logits.
+    (1 - label_smoothing) * onehot(label) + label_smoothing / num_classes. It is finite
+    for finite logits, while the logarithm of a softmax, as chapter 5.2 writes it, is
+    -inf as soon as one probability rounds to zero.
 
     Args:
         logits: float [batch, num_classes].
         labels: int32 [batch], in [0, num_classes).
         label_smoothing: in [0, 1).
-
-    Returns:
-        nats, float32 [batch].
     """
     logits = logits.astype(jnp.float32)
     targets = optax.smooth_labels(
@@ -37,16 +34,10 @@ def cross_entropy(
 
 
 def log_mean_softmax(logits: jax.Array) -> jax.Array:
-    """Returns the logarithm of the mean of the softmax outputs of several views.
+    """Returns the logarithm of the mean of the views' softmax outputs.
 
-    out[n, c] = log(mean_v softmax(logits[v, n])[c]), computed without leaving the
-    logarithms. It stands for the logits of all views: its softmax is that mean.
-
-    Args:
-        logits: float [views, batch, num_classes].
-
-    Returns:
-        float32 [batch, num_classes].
+    out[n, c] = log(mean_v softmax(logits[v, n])[c]), float32 [batch, num_classes], for
+    logits [views, batch, num_classes]. It serves as the logits of all views together.
 
     Source: cuda-convnet's multiview test averages the outputs of its softmax layer.
     """
@@ -58,12 +49,9 @@ def log_mean_softmax(logits: jax.Array) -> jax.Array:
 class Penalty:
     """L1 and L2 penalties on kernels: l1 * sum(abs(w)) + l2 * sum(w**2) / 2.
 
-    The half is that of `tf.nn.l2_loss`, so that the gradient of the second is l2 * w.
-
-    Attributes:
-        l1: weight of the absolute values, at least 0.
-        l2: weight of the squares, at least 0.
-        layers: names of the layers whose kernels are penalised; None for every kernel.
+    The half is that of `tf.nn.l2_loss`, so the gradient of the L2 penalty is l2 * w.
+    Both weights are at least 0. `layers` names the layers whose kernels are penalised;
+    None penalises every kernel.
     """
 
     l1: float = 0.0

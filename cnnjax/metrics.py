@@ -1,4 +1,4 @@
-"""Sums over examples that merge, and are divided once."""
+"""Metrics as sums over examples, and their mean and deviation over several seeds."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,11 +11,11 @@ import numpy as np
 
 @flax.struct.dataclass
 class Metrics:
-    """Sums over the examples seen; the mean of means is never taken.
+    """Sums over examples, divided once at the end; batch means are never averaged.
 
     Attributes:
         loss: sum of the examples' losses in nats, float32 [].
-        correct: number predicted right, float32 [] (exact up to 2**24).
+        correct: number of correct predictions, float32 [] (exact up to 2**24).
         count: number of examples, float32 [].
     """
 
@@ -34,15 +34,10 @@ class Metrics:
     ) -> "Metrics":
         """Returns the sums over the examples of a batch whose mask is 1.
 
-        Args:
-            losses: float32 [batch].
-            logits: float32 [batch, num_classes].
-            labels: int32 [batch].
-            mask: float32 [batch], 0 for padding.
-            k: a prediction is right when the label is among the first `k`.
+        `losses` and `mask` are float32 [batch], the others as in `is_among_top`.
         """
         correct = is_among_top(logits, labels, k)
-        # where, not a product: a padded example's loss may be anything, NaN included.
+        # `where`, not a product: the loss of padding may be anything, even NaN.
         return cls(
             loss=jnp.sum(jnp.where(mask > 0, losses, 0.0)),
             correct=jnp.sum(jnp.where(mask > 0, correct.astype(jnp.float32), 0.0)),
@@ -50,16 +45,16 @@ class Metrics:
         )
 
     def merge(self, other: "Metrics") -> "Metrics":
-        """Returns the sums over both."""
+        """Returns the sums over the examples of both."""
         return jax.tree.map(jnp.add, self, other)
 
 
 def is_among_top(logits: jax.Array, labels: jax.Array, k: int = 1) -> jax.Array:
-    """Returns whether fewer than `k` other classes score at or above the label's.
+    """Returns whether fewer than `k` other classes score at or above the label's class.
 
-    Stricter than `tf.nn.in_top_k`, which calls a tie right: a network that gives every
-    class the same score is right never, not always. A label's NaN is wrong, and a
-    NaN elsewhere counts as above it.
+    A tie counts as wrong, while `tf.nn.in_top_k` counts it as right: a network that
+    gives every class the same score is never correct here, not always. The prediction
+    is wrong if the label's score is NaN; NaN in another class counts as above it.
 
     Args:
         logits: float [batch, num_classes].
@@ -74,26 +69,21 @@ def is_among_top(logits: jax.Array, labels: jax.Array, k: int = 1) -> jax.Array:
     return (at_or_above <= k) & ~jnp.isnan(target).reshape(-1)
 
 
-# What stands behind the key of a figure of many seeds.
+# Suffixes of the keys that `with_spread` adds.
 SPREAD_SUFFIXES = ("/mean", "/std")
 
 
 def with_spread(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the figures, with `<key>/mean` and `<key>/std` behind each list.
+    """Returns `values` with `<key>/mean` and `<key>/std` added after each list.
 
-    mean = sum(x) / n,  std = sqrt(sum((x - mean)**2) / (n - 1))
-
-    Args:
-        values: figures by key; those of many seeds are lists of two or more.
-
-    Returns:
-        Figures that are no lists as they are: without any, `values`.
+    A list holds the values of two or more seeds: mean = sum(x) / n and
+    std = sqrt(sum((x - mean)**2) / (n - 1)). Other values are kept as they are.
     """
     found: dict[str, Any] = {}
     for key, value in values.items():
         found[key] = value
         if isinstance(value, list):
-            # What is not finite has no mean, and says so by itself.
+            # NaN or infinity shows in the results; NumPy need not warn about it.
             with np.errstate(invalid="ignore"):
                 found[f"{key}/mean"] = float(np.mean(value))
                 found[f"{key}/std"] = float(np.std(value, ddof=1))
@@ -101,12 +91,12 @@ def with_spread(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mean_of(values: Mapping[str, Any], key: str) -> float:
-    """Returns the figure, or its mean over the seeds where `with_spread` gave one."""
+    """Returns the value of `key`, or its mean over the seeds if there are several."""
     return values.get(f"{key}/mean", values[key])
 
 
 def of_seed(values: Mapping[str, Any], k: int) -> dict[str, Any]:
-    """Returns the figures of the k-th seed: of each list that one, and what is none."""
+    """Returns the k-th seed's values: item k of every list, and all other values."""
     return {
         key: value[k] if isinstance(value, list) else value
         for key, value in values.items()
@@ -114,11 +104,9 @@ def of_seed(values: Mapping[str, Any], k: int) -> dict[str, Any]:
 
 
 def first_not_finite(value: float | list[float], seed: int) -> str:
-    """Returns the first value that is not finite, with its seed; "" if all are.
+    """Returns the first value that is not finite, with its seed; "" if all are finite.
 
-    Args:
-        value: of one seed, or a list of those of `seed`, `seed + 1` and so on.
-        seed: of the run.
+    A list holds the values of `seed`, `seed + 1` and so on.
     """
     bad = ~np.isfinite(value)
     if not bad.any():

@@ -1,4 +1,4 @@
-"""A trained network to predict with: loaded from a run, without its data set."""
+"""A trained network for predictions, loaded from a run without its data set."""
 
 import dataclasses
 from collections.abc import Callable
@@ -23,22 +23,21 @@ Function = Callable[[jax.Array], jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A trained network and what it takes to use it.
+    """A trained network, or several whose probabilities are averaged.
 
     Attributes:
         model: a Linen module.
-        variables: its parameters and other collections; of several seeds, every array
+        variables: its parameters and other collections; with several seeds, every array
             leads with [num_seeds].
-        num_seeds: how many networks they are, whose probabilities are averaged.
+        num_seeds: number of networks.
         seed_index: which network of a run of several seeds; -1 for all of them.
-        weights: which they are: "params", or "ema_params" where the run keeps an
-            average.
-        step: updates that they have seen.
+        weights: "params", or "ema_params" for their moving average.
+        step: number of updates after which they were saved.
         preprocessing: crop and normalisation.
-        image_shape: (height, width, channels) of the pictures before the crop; they
-            are square, grey or RGB.
+        image_shape: (height, width, channels) of images before the crop; they are
+            square, grey or RGB.
         class_names: in the order of the outputs.
-        dataset: the name of what it was trained on.
+        dataset: name of the data set that it was trained on.
     """
 
     model: nn.Module
@@ -53,16 +52,11 @@ class Network:
     dataset: str
 
     def logits(self, images: jax.Array) -> jax.Array:
-        """Returns the logits of pictures, which are preprocessed as in evaluation.
+        """Returns the logits, float32 [batch, num_classes]; a pure function.
 
-        Of several networks, the logarithm of their mean probabilities. A pure function,
-        whose batch may be symbolic.
-
-        Args:
-            images: uint8 or float32 [batch, height, width, channels], in [0, 255].
-
-        Returns:
-            float32 [batch, num_classes].
+        Several networks give the logarithm of their mean probabilities. `images` are
+        uint8 or float32 [batch, height, width, channels] in [0, 255]; they are
+        preprocessed as in evaluation, and the batch size may be symbolic.
         """
         view = augment.standard_view(images, self.preprocessing)
 
@@ -78,40 +72,30 @@ class Network:
         return jax.nn.softmax(self.logits(images))
 
     def saliency(self, images: jax.Array) -> jax.Array:
-        """Returns how much each pixel moves the logit of the likeliest class.
+        """Returns how much each pixel changes the logit of the likeliest class.
 
-        out[n, i, j] = max_k |d max_c logits[n, c] / d images[n, i, j, k]|
-
-        Args:
-            images: as for `logits`.
-
-        Returns:
-            float32 [batch, height, width], in units of the logit for each step of a
-            pixel in [0, 255]; zero outside the crop.
+        out[n, i, j] = max_k |d max_c logits[n, c] / d images[n, i, j, k]|, float32
+        [batch, height, width], in logits per grey level in [0, 255]; zero outside the
+        crop. `images` are as for `logits`.
 
         Source: Simonyan, Vedaldi, Zisserman, "Deep Inside Convolutional Networks",
         2014, section 3.1.
         """
 
         def total(images: jax.Array) -> jax.Array:
-            # Each picture moves its own logits only, so one gradient gives them all.
+            # An image affects only its own logits, so one gradient serves the batch.
             return jnp.sum(jnp.max(self.logits(images), axis=-1))
 
         grads = jax.grad(total)(images.astype(jnp.float32))
         return jnp.max(jnp.abs(grads), axis=-1)
 
     def predict(self, images: np.ndarray, batch_size: int = 100) -> np.ndarray:
-        """Returns the probabilities of the classes, computed in batches.
+        """Returns the class probabilities, float32 [n, num_classes].
 
-        Args:
-            images: uint8 [n, height, width, channels], of `image_shape`, n at least 1.
-            batch_size: pictures at a time, at most.
-
-        Returns:
-            float32 [n, num_classes].
+        `images` are uint8 [n, *image_shape], n at least 1, and are computed in batches.
 
         Raises:
-            ValueError: the pictures are of another shape or type.
+            ValueError: the images are of another shape or type.
         """
         if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
             raise ValueError(
@@ -122,19 +106,16 @@ class Network:
 
 
 def load_network(workdir: str | Path, seed_index: int = -1) -> Network:
-    """Returns the network of a run's newest checkpoint; the run is left as it is.
+    """Returns the network of a run's newest checkpoint, without changing the run.
 
-    Its configuration is read from `config.json` as data, and its data set is not
-    needed. Where the run keeps an average of the weights, that is what is used.
-
-    Args:
-        workdir: of the run.
-        seed_index: which network of a run of several seeds, from 0; -1 for all of them.
+    It has the moving average of the weights if the run keeps one, and does not need the
+    data set. Of a run of several seeds, `seed_index` picks one network, from 0; -1
+    takes all of them.
 
     Raises:
         InputError: `workdir` is not of a run, has no checkpoint or fewer seeds, or its
-            pictures are not square and grey or RGB.
-        RunError: no checkpoint is good.
+            images are not square and grey or RGB.
+        RunError: no checkpoint is intact.
     """
     workdir = Path(workdir)
     config = configs.from_stored(files.read_json(workdir / files.CONFIG))
@@ -187,10 +168,8 @@ def in_batches(
 ) -> np.ndarray:
     """Returns `function(images)`, computed on batches of one size.
 
-    Args:
-        function: from [batch, ...] to [batch, ...], each example by itself.
-        images: [n, ...], n at least 1.
-        batch_size: at most so many at a time; the last batch is filled up with zeros.
+    `function` maps each example of a batch by itself; there is at least one image. The
+    last batch is padded with zeros.
     """
     size = min(batch_size, len(images))
     compiled = jax.jit(function)

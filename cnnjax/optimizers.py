@@ -15,9 +15,9 @@ OPTIMIZERS = ("adam", "adamw", "sgd", "momentum", "adagrad", "muon", "muon_conv"
 
 NO_PENALTY = Penalty()
 
-# Muon's updates are orthogonal matrices; times this and the square root of their longer
-# side their entries are as large as Adam's, so that one learning rate fits both.
-# Liu et al. 2025, "Muon is Scalable for LLM Training", sec. 2.2.
+# Muon's updates are orthogonal matrices. Scaled by this and the square root of their
+# longer side, their entries are as large as Adam's, so one learning rate suits both
+# (Liu et al. 2025, "Muon is Scalable for LLM Training", section 2.2).
 MUON_RMS = 0.2
 
 
@@ -30,25 +30,16 @@ def make_schedule(
     staircase: bool,
     warmup_steps: int = 0,
 ) -> optax.Schedule:
-    """Returns the learning rate as a function of the number of updates done.
+    """Returns the learning rate as a function of the number of completed updates.
 
-    exponential: learning_rate * decay_rate ** (step / decay_steps), the exponent
-    rounded down when `staircase`, as `tf.train.exponential_decay`. linear: from
-    `learning_rate` to `learning_rate * decay_rate` over `decay_steps`. cosine: the same
-    along half a cosine.
-
-    While step < warmup_steps the rate is (step + 1) / warmup_steps of that.
-
-    Args:
-        name: one of `SCHEDULES`.
-        learning_rate: at step 0, positive.
-        decay_steps: in updates, positive.
-        decay_rate: the factor reached after `decay_steps`; of the exponential positive.
-        staircase: of the exponential only.
-        warmup_steps: in updates; 0 for none.
+    exponential: learning_rate * decay_rate ** (step / decay_steps), with the exponent
+    rounded down if `staircase`, as in `tf.train.exponential_decay`. linear: from
+    `learning_rate` to `learning_rate * decay_rate` over `decay_steps` updates. cosine:
+    the same along half a cosine. All are multiplied by (step + 1) / warmup_steps while
+    step < warmup_steps. `decay_steps` and the exponential `decay_rate` are positive.
 
     Raises:
-        ValueError: there is no such schedule.
+        ValueError: `name` is not one of `SCHEDULES`.
     """
     match name:
         case "constant":
@@ -83,21 +74,17 @@ def make_optimizer(
     """Returns the optax chain: L2, L1, the optimiser, weight decay, the schedule.
 
     The gradients of the penalties, l2 * w and l1 * sign(w), are added before the
-    optimiser scales them, as when the penalties stand in the loss. The weight decay of
-    "adamw" is added after: kernels shrink by learning_rate * weight_decay a step.
+    optimiser scales them, as if the penalties were part of the loss.
 
-    Args:
-        name: one of `OPTIMIZERS`; adagrad's accumulator starts from 0.1, as TF 1's;
-            muon is for the kernels of all layers but the last, muon_conv for those of
-            convolutions, with Nesterov's Adam for everything else.
-        schedule: step -> learning rate.
-        penalty: L1 and L2, and the layers that they are of.
-        momentum: of "momentum" only, which is Nesterov's; in [0, 1).
-        weight_decay: of "adamw" only, on every kernel (Loshchilov and Hutter 2019).
-        output_layer: the layer of the logits, which muon leaves out.
+    - adamw: after Adam, every kernel shrinks by learning_rate * weight_decay per update
+      (Loshchilov and Hutter 2019).
+    - momentum: Nesterov's, with `momentum` in [0, 1).
+    - adagrad: its accumulator starts at 0.1, as in TF 1.
+    - muon: for the kernels of all layers except `output_layer`, and muon_conv only for
+      those of convolutions; Adam with Nesterov momentum updates everything else.
 
     Raises:
-        ValueError: there is no such optimiser.
+        ValueError: `name` is not one of `OPTIMIZERS`.
     """
     match name:
         case "adam" | "adamw":
@@ -109,7 +96,7 @@ def make_optimizer(
         case "adagrad":
             scale = optax.scale_by_rss(initial_accumulator_value=0.1)
         case "muon" | "muon_conv":
-            # It ends with its own learning rate and sign, which -1 takes back.
+            # optax's Muon applies a learning rate and a sign itself; -1 undoes both.
             scale = optax.contrib.muon(
                 -1.0,
                 consistent_rms=MUON_RMS,
@@ -143,7 +130,7 @@ def _add_signs(weight: float) -> optax.GradientTransformation:
 
 
 def _as_matrices(params: Any, ndim: int, output_layer: str) -> Any:
-    """Returns how the hidden kernels of `ndim` axes or more are matrices for Muon."""
+    """Returns how Muon reads each hidden kernel of at least `ndim` axes as a matrix."""
 
     def of_leaf(path: Any, leaf: jax.Array) -> Any:
         if leaf.ndim < ndim or path[-2].key == output_layer:
@@ -159,13 +146,8 @@ def update_ema(ema_params: Any, params: Any, step: jax.Array, decay: float) -> A
 
     ema + (1 - d) * (params - ema), d = min(decay, (1 + step) / (10 + step)): TF's
     `ExponentialMovingAverage(decay, num_updates=step)`, whose ramp lets the average
-    follow quickly at first.
-
-    Args:
-        ema_params: the average so far.
-        params: the parameters after the update.
-        step: number of updates done, including this one, int32 [].
-        decay: in (0, 1).
+    follow quickly at first. `step` is the number of updates, int32 [], including the
+    one that gave `params`; `decay` is in (0, 1).
     """
     ramp = (1.0 + step) / (10.0 + step)
     return optax.incremental_update(

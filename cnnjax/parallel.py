@@ -1,8 +1,8 @@
 """Where a run computes: devices, the mesh over them, `jit` or `pmap`, and the seeds.
 
-Several devices share each batch of one seed. Several seeds share the devices and
-nothing else: each device trains as many networks as the others, one after the other,
-each on whole batches of its own, by the program of a single device.
+With one seed, the devices share each batch. With several seeds, each device trains the
+same number of networks, one after the other, each on full batches of its own, by the
+program of a single device; the seeds share nothing but the devices.
 """
 
 import dataclasses
@@ -17,16 +17,16 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 AXIS = "data"
 MODES = ("jit", "pmap")
 
-# Fewer images a device than this and the collectives cost more than the cores bring.
+# With fewer images per device, collectives cost more time than further devices save.
 MIN_IMAGES_PER_DEVICE = 25
 
 
 class Part(enum.Enum):
-    """What an argument of a compiled step is, which says where its parts lie.
+    """The kind of an argument of a compiled step, which decides its sharding.
 
-    With one seed a state is replicated and a batch is cut into equal parts, one on each
-    device. With several seeds each has a state and training batches of its own, on its
-    device, and evaluation pictures are replicated. `WHOLE` is always replicated.
+    With one seed, the state is replicated and a batch is split evenly over the devices.
+    With several seeds, each seed's state and training batch are on one device, and
+    evaluation batches are replicated. `WHOLE` is always replicated.
     """
 
     STATE = enum.auto()
@@ -41,9 +41,9 @@ class Partitioner:
 
     Attributes:
         mesh: one axis, `AXIS`; from `make_mesh`.
-        mode: one of `MODES`; several seeds and several processes take `jit`.
-        num_seeds: how many networks are trained at once; a multiple of the devices if
-            it is more than one.
+        mode: one of `MODES`; several seeds or several processes need "jit".
+        num_seeds: how many networks are trained at once; if more than one, a multiple
+            of the number of devices.
     """
 
     mesh: Mesh
@@ -52,12 +52,12 @@ class Partitioner:
 
     @property
     def num_devices(self) -> int:
-        """Number of devices of all processes."""
+        """Number of devices over all processes."""
         return self.mesh.size
 
     @property
     def axis_name(self) -> str | None:
-        """The axis that a step sums over; None where each device is on its own."""
+        """The axis that a step sums over; None where devices do not share a batch."""
         return AXIS if self.num_seeds == 1 else None
 
     @property
@@ -65,7 +65,7 @@ class Partitioner:
         return NamedSharding(self.mesh, PartitionSpec(AXIS))
 
     def rows(self, batch_size: int) -> slice:
-        """Returns the rows of the global batch that this process makes."""
+        """Returns the rows of the global batch that this process provides."""
         count = batch_size // self.mesh.size * self.mesh.local_mesh.size
         return slice(jax.process_index() * count, (jax.process_index() + 1) * count)
 
@@ -74,21 +74,17 @@ class Partitioner:
         sharding = NamedSharding(self.mesh, PartitionSpec())
         if jax.process_count() == 1:
             return jax.device_put(tree, sharding)
-        # `device_put` would compare every array with those of the other processes.
+        # `device_put` would compare every array across the processes.
         return jax.tree.map(
             lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)),
             tree,
         )
 
     def put_each(self, trees: Sequence[Any], part: Part = Part.STATE) -> Any:
-        """Places what each seed has of its own, in the order of the seeds.
+        """Places one tree per seed, in the order of the seeds, and returns one tree.
 
-        Args:
-            trees: one tree of arrays a seed; a batch is the global batch.
-            part: `STATE` or `TRAINING_BATCH`.
-
-        Returns:
-            One tree; with several seeds every array leads with [num_seeds].
+        `part` is `STATE` or `TRAINING_BATCH`; a batch of one seed is as in `put_batch`.
+        With several seeds, every array of the result leads with [num_seeds].
         """
         if self.num_seeds > 1:
             stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
@@ -97,10 +93,7 @@ class Partitioner:
         return self.replicate(tree) if part is Part.STATE else self.put_batch(tree)
 
     def put_batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-        """Places a global batch, or this process's rows of one, for a step.
-
-        With several seeds, which share it, it is replicated.
-        """
+        """Places this process's rows of a batch; replicates them with several seeds."""
         if self.num_seeds > 1:
             replicated: dict[str, jax.Array] = self.replicate(dict(batch))
             return replicated
@@ -110,7 +103,7 @@ class Partitioner:
                 k: v.reshape(n, len(v) // n, *v.shape[1:]) for k, v in batch.items()
             }
         if jax.process_count() == 1:
-            # The same, in half the time.
+            # The same result as below, in half the time.
             return jax.device_put(dict(batch), self._cut)
         return {
             name: jax.make_array_from_process_local_data(self._cut, array)
@@ -120,19 +113,15 @@ class Partitioner:
     def compile(
         self, step: Callable[..., Any], *parts: Part, donate: bool = False
     ) -> Any:
-        """Returns `step`, the program of one device and one seed, for all of them.
+        """Returns `step`, written for one device and one seed, mapped over all of them.
 
-        A step of one seed sums over `axis_name` by itself, so that its results are the
-        same on every device; `check_vma=False` keeps `shard_map` from summing the
-        gradients once more. Several seeds are looped over on a device: under `vmap`
-        their weights make grouped convolutions, about a third of the images a second;
-        unrolled, the loop is no quicker and compiles four times as long (CifarCNN, four
-        seeds on two cores).
-
-        Args:
-            step: a function of as many arguments as there are `parts`.
-            *parts: what its arguments are.
-            donate: whether the memory of the first argument is given to the result.
+        `parts` are the kinds of its arguments; with `donate` the memory of the first
+        argument is reused for the result. A step of one seed sums over `axis_name`
+        itself, so its results are the same on every device; `check_vma=False` keeps
+        `shard_map` from summing the gradients again. Several seeds are a loop on each
+        device: under `vmap` their weights make grouped convolutions, at about a third
+        of the images per second; unrolled, the loop is no faster and takes four times
+        as long to compile (CifarCNN, four seeds on two cores).
         """
         donated = (0,) if donate else ()
         cut = {Part.TRAINING_BATCH, Part.EVALUATION_BATCH}
@@ -160,22 +149,26 @@ class Partitioner:
         return jax.jit(mapped, donate_argnums=donated)
 
     def wait_for(self, arrays: Any) -> None:
-        """Waits for the results of a step where the next must not start before.
+        """On CPU, waits until the results of a step are ready.
 
-        On CPU a step that starts before the last one's all-reduce has met can take the
-        thread that it waits for: a deadlock. Waiting costs nothing there.
+        The next step could otherwise occupy a thread that this step's all-reduce still
+        waits for, which is a deadlock. Waiting costs no time on CPU.
         """
         if self.mesh.devices.flat[0].platform == "cpu":
             jax.block_until_ready(arrays)
 
 
 def _loop_over(step: Callable[..., Any], own: Sequence[bool]) -> Callable[..., Any]:
-    """Returns `step` looped over the leading axis of the arguments that are `own`."""
+    """Returns `step` looped over the leading axis of the arguments marked in `own`."""
 
     def on_device(*arguments: Any) -> Any:
-        mine = [a for a, is_own in zip(arguments, own, strict=True) if is_own]
-        shared = [a for a, is_own in zip(arguments, own, strict=True) if not is_own]
-        return jax.lax.map(lambda parts: step(*parts, *shared), mine)
+        marked = list(zip(arguments, own, strict=True))
+
+        def of_one(parts: list[Any]) -> Any:
+            each = iter(parts)
+            return step(*[next(each) if is_own else a for a, is_own in marked])
+
+        return jax.lax.map(of_one, [a for a, is_own in marked if is_own])
 
     return on_device
 
@@ -183,17 +176,13 @@ def _loop_over(step: Callable[..., Any], own: Sequence[bool]) -> Callable[..., A
 def make_partitioner(
     num_devices: int, *, mode: str, num_seeds: int, batch_size: int
 ) -> Partitioner:
-    """Returns a partitioner over the devices that are asked for.
+    """Returns a partitioner over `num_devices` devices, counted over all processes.
 
-    Args:
-        num_devices: of all processes; 0 for the largest number that divides the seeds,
-            or the batch with at least `MIN_IMAGES_PER_DEVICE` images each.
-        mode: one of `MODES`.
-        num_seeds: how many networks are trained at once.
-        batch_size: of the global batch of one seed.
+    0 means the largest number that divides the seeds or, with one seed, that
+    `choose_num_devices` finds for the batch. `batch_size` is that of one seed.
 
     Raises:
-        ValueError: there are fewer devices, or they do not divide what they share.
+        ValueError: there are fewer devices, or they do not divide the batch or seeds.
     """
     available, processes = jax.device_count(), jax.process_count()
     if num_seeds > 1:
@@ -209,8 +198,8 @@ def make_partitioner(
 def choose_num_devices(batch_size: int, available: int, num_processes: int = 1) -> int:
     """Returns the largest number of devices worth using for a batch.
 
-    It divides `batch_size` and leaves each device at least `MIN_IMAGES_PER_DEVICE`. It
-    is a multiple of the processes, which have as many devices each; at least one each.
+    It divides `batch_size`, leaves each device at least `MIN_IMAGES_PER_DEVICE` and is
+    a multiple of `num_processes`; if there is none, one device for each process.
     """
     usable = [
         n
@@ -221,7 +210,7 @@ def choose_num_devices(batch_size: int, available: int, num_processes: int = 1) 
 
 
 def check_divisible(batch_size: int, num_devices: int) -> None:
-    """Raises ValueError unless the devices divide a batch, with the nearest sizes."""
+    """Raises ValueError, naming good sizes, unless the devices divide a batch."""
     if batch_size % num_devices == 0:
         return
     below = batch_size // num_devices * num_devices
@@ -233,7 +222,7 @@ def check_divisible(batch_size: int, num_devices: int) -> None:
 
 
 def check_seeds_divide(num_seeds: int, num_devices: int) -> None:
-    """Raises ValueError unless the devices divide the seeds, with what would do."""
+    """Raises ValueError, naming good numbers, unless the devices divide the seeds."""
     if num_seeds % num_devices == 0:
         return
     good = [str(n) for n in range(1, num_seeds + 1) if num_seeds % n == 0]
@@ -246,10 +235,10 @@ def check_seeds_divide(num_seeds: int, num_devices: int) -> None:
 def make_mesh(num_devices: int) -> Mesh:
     """Returns the 1-D mesh over `num_devices` devices, axis `AXIS`.
 
-    They are the first of each process, as many of each, in the order of the processes.
+    It has the first devices of each process, equally many of each, process by process.
 
     Raises:
-        ValueError: there are fewer devices, or some process would have more of them.
+        ValueError: there are fewer devices, or the processes cannot share them evenly.
     """
     available, num_processes = jax.devices(), jax.process_count()
     if not 1 <= num_devices <= len(available):

@@ -1,4 +1,4 @@
-"""What is learned, and how a step changes it: network, loss, optimiser, input."""
+"""A recipe: the network, loss, optimiser and preprocessing of a training step."""
 
 import dataclasses
 import inspect
@@ -20,12 +20,12 @@ class Recipe:
 
     Attributes:
         model: a Linen module that maps images to logits.
-        tx: the optax chain, with `schedule` and the gradients of `penalty` in it.
+        tx: the optax chain, which includes `schedule` and the gradients of `penalty`.
         schedule: step -> learning rate, for the log.
-        loss_fn: (logits, labels) -> loss of each example, which is trained on.
-        eval_loss_fn: the same for evaluations, where no labels are smoothed.
+        loss_fn: (logits, labels) -> loss of each example, for training.
+        eval_loss_fn: the same for evaluation, without label smoothing.
         penalty: L1 and L2, for the reported loss.
-        ema_decay: of the moving average of the weights; 0 keeps none.
+        ema_decay: of the moving average of the weights; 0 keeps no average.
         preprocessing: crop, distortions and normalisation of the images.
     """
 
@@ -62,32 +62,22 @@ def make_recipe(
 ) -> Recipe:
     """Returns a recipe.
 
-    Args:
-        model: a network of `cnnjax.models`, or any Linen module that is called with
-            images, or with images and `train`, a bool, as Flax's examples are.
-        optimizer: one of `optimizers.OPTIMIZERS`.
-        learning_rate: at step 0.
-        momentum: of the optimiser "momentum".
-        weight_decay: of the optimiser "adamw".
-        schedule: one of `optimizers.SCHEDULES`; see there for the next four.
-        decay_steps: in updates.
-        decay_rate: the factor reached after `decay_steps`.
-        staircase: whether the exponential schedule falls in steps.
-        warmup_steps: in updates.
-        l1: weight of sum(abs(w)) over the penalised kernels.
-        l2: weight of sum(w**2) / 2 over the penalised kernels.
-        penalised: the layers whose kernels l1 and l2 penalise; None for those that the
-            network's class names, or every kernel where it names none.
-        label_smoothing: in [0, 1).
-        ema_decay: of the moving average of the weights, in [0, 1); 0 keeps none.
-        crop: side of the square that the network sees, in pixels; 0 for the whole
-            picture.
-        distortions: of training pictures, some of `augment.DISTORTIONS`.
-        normalise: one of `augment.NORMALISATIONS`; "" for what the network's class
-            names, or "per_image".
+    - `model`: a network of `cnnjax.models`, or any Linen module that is called with
+      images, or with images and `train`, a bool, as Flax's examples are.
+    - `optimizer`, `momentum`, `weight_decay`: see `optimizers.make_optimizer`.
+    - `schedule`, `learning_rate` (at step 0), `decay_steps`, `decay_rate`, `staircase`,
+      `warmup_steps`: see `optimizers.make_schedule`.
+    - `l1`, `l2`: weights of sum(abs(w)) and of sum(w**2) / 2, over the kernels of the
+      layers `penalised`; None means the layers that the network's class names, or every
+      kernel if it names none.
+    - `label_smoothing`, `ema_decay` (0 keeps no moving average): in [0, 1).
+    - `crop`: side of the square that the network sees, in pixels; 0 for no crop.
+    - `distortions`: of training images, from `augment.DISTORTIONS`.
+    - `normalise`: one of `augment.NORMALISATIONS`; "" takes the one that the network's
+      class names, by default "per_image".
 
     Raises:
-        ValueError: a name is unknown, or the network's loss smooths no labels.
+        ValueError: a name is unknown, or the network's loss cannot smooth labels.
     """
     facts = facts_of(model)
     normalise = normalise or facts.normalise

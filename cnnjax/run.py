@@ -1,4 +1,4 @@
-"""A run: from a configuration and a data set to everything that trains or uses it."""
+"""A run: what trains or evaluates a network, built from a configuration and data."""
 
 import contextlib
 import dataclasses
@@ -26,14 +26,14 @@ from cnnjax.workdir.checkpoints import Checkpoints
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A configuration, its data, and what is made of both; built by `make_run`.
+    """A validated configuration, its data, and what `make_run` builds from both.
 
     Attributes:
         config: validated.
-        dataset: what is trained and tested on.
-        validation: held out of the training pictures; None where nothing is.
+        dataset: the data for training and testing.
+        validation: images held out of the training split; None if there are none.
         recipe: network, loss, optimiser and preprocessing.
-        partitioner: the devices, and how many seeds share them.
+        partitioner: the devices, and the number of seeds that share them.
     """
 
     config: ConfigDict
@@ -44,19 +44,19 @@ class Run:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of what the network is fed."""
+        """(height, width, channels) of the network's input."""
         return self.recipe.preprocessing.output_shape(self.dataset.image_shape)
 
     @property
     def seeds(self) -> range:
-        """The seeds that are trained, the run's own first."""
+        """The seeds that are trained, beginning with the configured one."""
         return range(self.config.seed, self.config.seed + self.config.num_seeds)
 
     def init_state(self) -> TrainState:
         """Returns the state before the first update, on the devices.
 
-        With several seeds every array leads with [num_seeds]; each network begins as
-        that of a run of its seed alone does, bit for bit.
+        With several seeds every array leads with [num_seeds]; each network starts bit
+        for bit as in a run of its seed alone.
         """
         shape = self.dataset.image_shape
         states = [init_state(self.recipe, shape, seed=seed) for seed in self.seeds]
@@ -70,7 +70,7 @@ class Run:
         )
 
     def updates(self, first_step: int, clocks: Clocks) -> Update:
-        """Returns what does the updates of the run from `first_step` on."""
+        """Returns the object that makes the updates of the run from `first_step` on."""
         train, split = self.config.train, self.dataset.train
         if self.config.data.pipeline == "device":
             return ResidentUpdate(
@@ -97,7 +97,7 @@ class Run:
         return StreamedUpdate(self.recipe, batches, self.partitioner, clocks)
 
     def evaluator(self, clocks: Clocks, num_views: int = 1) -> Evaluator:
-        """Returns what evaluates states of this run, on so many views of a picture."""
+        """Returns the evaluator of this run's states, with `num_views` per image."""
         return Evaluator(
             self.recipe,
             self.partitioner,
@@ -115,16 +115,13 @@ class Run:
 def make_run(
     config: ConfigDict, dataset: Dataset, validation: Split | None = None
 ) -> Run:
-    """Returns the run that a configuration describes on a data set.
+    """Returns the run that a validated configuration describes on a data set.
 
-    Args:
-        config: validated.
-        dataset: from `loading.load_data`, without what is held out.
-        validation: from `loading.hold_out`.
+    `dataset` is without the `validation` split, see `loading.hold_out`.
 
     Raises:
-        InputError: the network does not take such pictures or so many classes, or the
-            devices do not fit.
+        InputError: the network does not fit the images or classes, or the devices do
+            not fit the batch or seeds.
     """
     parallel = config.parallel
     try:
@@ -145,11 +142,9 @@ def make_run(
 
 
 def load_run(workdir: Path, config: ConfigDict) -> Run:
-    """Returns a run that was trained before, to use its network with data.
+    """Returns the run of a trained network, to use that network with data.
 
-    Args:
-        workdir: of the run.
-        config: the run's, perhaps with other data.
+    `config` is the configuration of the run in `workdir`, perhaps with other data.
 
     Raises:
         InputError: the data are missing, do not fit or have other classes.
@@ -158,7 +153,7 @@ def load_run(workdir: Path, config: ConfigDict) -> Run:
 
 
 def recipe_of(config: ConfigDict, num_classes: int) -> Recipe:
-    """Returns the recipe that `config.model`, `optim` and `data` describe."""
+    """Returns the recipe that a configuration's model, optim and data describe."""
     optim, data = config.optim, config.data
     return make_recipe(
         loading.make_model(config, num_classes),
@@ -182,7 +177,7 @@ def recipe_of(config: ConfigDict, num_classes: int) -> Recipe:
 
 
 def steps_may_change(config: ConfigDict) -> bool:
-    """Returns whether the schedule stays what it is when `train.steps` changes."""
+    """Returns whether the schedule does not depend on `train.steps`."""
     optim = config.optim
     return optim.schedule == "constant" or optim.decay_steps > 0
 
@@ -192,10 +187,8 @@ def abstract_state(
 ) -> TrainState:
     """Returns the shapes and dtypes of a state, on the first device; computes nothing.
 
-    Args:
-        recipe: of the run.
-        image_shape: (height, width, channels) of the pictures, before any crop.
-        num_seeds: of the run; with more than one every array leads with it.
+    `image_shape` is that before any crop. With several seeds every array leads with
+    [num_seeds].
     """
     one = jax.eval_shape(lambda: init_state(recipe, image_shape, seed=0))
     lead = () if num_seeds == 1 else (num_seeds,)
@@ -210,17 +203,14 @@ def abstract_state(
 
 
 def restore(workdir: Path, like: TrainState, which: str = "latest") -> TrainState:
-    """Returns the newest good state of a run, and leaves the run as it is.
+    """Returns the newest intact state of the run in `workdir`; changes no file.
 
-    Args:
-        workdir: of the run.
-        like: a state of the same network and optimiser, perhaps an abstract one.
-        which: "latest", or "best": the highest accuracy on the validation split.
+    `like` is a state of the same network and optimiser, concrete or abstract. `which`
+    is "latest", or "best" for the highest accuracy on the validation split.
 
     Raises:
-        InputError: the run has no such checkpoint, or is of another network, or its
-            checkpoints are of another run.
-        RunError: no such checkpoint is good.
+        InputError: there is no such checkpoint, or it is of another network or run.
+        RunError: no such checkpoint is intact.
     """
     directory = workdir / files.CHECKPOINTS
     restored = None
@@ -241,17 +231,12 @@ def restore(workdir: Path, like: TrainState, which: str = "latest") -> TrainStat
 
 
 def of_one_seed(state: TrainState, k: int) -> TrainState:
-    """Returns the state of the k-th network of a run, as a run of its seed has it.
+    """Returns the state of the k-th seed, on the host, without the leading [num_seeds].
 
-    Args:
-        state: of a run of one or several seeds.
-        k: from 0, the only one in a run of one seed.
+    `state` is of a run of one seed, where only k = 0 exists, or of several.
 
     Raises:
-        InputError: the run has fewer.
-
-    Returns:
-        The state without the leading [num_seeds], on the host.
+        InputError: the run has fewer seeds.
     """
     num_seeds = state.step.size
     if not 0 <= k < num_seeds:
@@ -265,12 +250,7 @@ def of_one_seed(state: TrainState, k: int) -> TrainState:
 
 @contextlib.contextmanager
 def fitting(config: ConfigDict, dataset: str) -> Iterator[None]:
-    """Turns a ValueError inside into an InputError: the network does not fit the data.
-
-    Args:
-        config: of the network.
-        dataset: the name of the data.
-    """
+    """Raises InputError, saying that the network does not fit, for a ValueError."""
     try:
         yield
     except InputError:

@@ -1,4 +1,4 @@
-"""All that a run changes as it trains, in one tree of arrays."""
+"""The training state: everything that an update changes, as one tree of arrays."""
 
 import dataclasses
 from collections.abc import Hashable, Iterable
@@ -11,19 +11,19 @@ from cnnjax import prng
 from cnnjax.models.forward import init_variables
 from cnnjax.recipe import Recipe
 
-# Left out of the tree where they are None, so that the states of networks without such
-# collections, and their checkpoints, are as they were before there were any.
+# Left out of the tree where they are None: the checkpoints of networks without other
+# collections keep the form that they had before these fields existed.
 OPTIONAL = ("collections", "ema_collections")
 
 
 @jax.tree_util.register_pytree_with_keys_class
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """The parameters and what is needed to go on from them.
+    """The parameters and everything else that the next update needs.
 
     Attributes:
-        step: number of updates done, int32 [].
-        seed: of the run, uint32 []; every key of every step derives from it.
+        step: number of completed updates, int32 [].
+        seed: of the run, uint32 []; the keys of all steps are derived from it.
         params: the network's parameters, a tree of float32 arrays.
         opt_state: the state of the optax chain.
         ema_params: the moving average of `params`, or None where none is kept.
@@ -42,18 +42,18 @@ class TrainState:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What `model.apply` takes: the parameters and the other collections."""
+        """The argument of `model.apply`: parameters and other collections by name."""
         return {"params": self.params, **(self.collections or {})}
 
     @property
     def ema_variables(self) -> dict[str, Any] | None:
-        """The same of the moving averages, or None where none are kept."""
+        """The moving averages in the form of `variables`, or None if not kept."""
         if self.ema_params is None:
             return None
         return {"params": self.ema_params, **(self.ema_collections or {})}
 
     def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Any]], Hashable]:
-        """Returns the fields with their names as keys, and which fields they are."""
+        """Returns (key, value) of each field in the tree, and the fields' names."""
         names = tuple(
             field.name
             for field in dataclasses.fields(self)
@@ -75,11 +75,8 @@ def init_state(
 ) -> TrainState:
     """Returns the state before the first update; a pure function of its arguments.
 
-    Args:
-        recipe: network, optimiser, and whether moving averages are kept; they start at
-            the first values.
-        image_shape: (height, width, channels) of the pictures, before any crop.
-        seed: in [0, 2**32).
+    `image_shape` is (height, width, channels) before any crop, and `seed` is in
+    [0, 2**32). Moving averages, if the recipe keeps them, start at the initial values.
     """
     seed = jnp.asarray(seed, jnp.uint32)
     shape = recipe.preprocessing.output_shape(image_shape)
@@ -90,7 +87,7 @@ def init_state(
         return jax.tree.map(jnp.copy, tree) if recipe.ema_decay and tree else None
 
     return TrainState(
-        # An array and not a Python integer, which is weakly typed and compiles twice.
+        # A Python integer would be weakly typed, and the step would compile twice.
         step=jnp.zeros((), jnp.int32),
         seed=seed,
         params=params,

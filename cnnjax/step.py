@@ -1,4 +1,4 @@
-"""One training step and one evaluation step, as pure functions of one device."""
+"""The training step and the evaluation step, as pure functions on one device."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from cnnjax.optimizers import update_ema
 from cnnjax.recipe import Recipe
 from cnnjax.state import TrainState
 
-# What a training step reports about its batch.
+# The metrics that a training step returns.
 METRICS = ("loss", "cross_entropy", "l2", "accuracy", "grad_norm")
 
 Batch = Mapping[str, jax.Array]
@@ -27,19 +27,15 @@ EvalStep = Callable[[Variables, Batch], Metrics]
 
 
 def make_train_step(recipe: Recipe, axis_name: str | None = None) -> TrainStep:
-    """Returns the function (state, batch) -> (state, metrics) of one update.
+    """Returns the pure function (state, batch) -> (state, metrics) of one update.
 
-    The batch is this device's part. Gradients are of the mean loss over the examples of
-    all devices along `axis_name`; the gradients of penalties are added in `recipe.tx`.
+    The batch is this device's part. Gradients are those of the mean loss over the
+    examples of all devices along the mapped axis `axis_name`, or of this device alone
+    if it is None; `recipe.tx` adds the gradients of the penalties.
 
-    Args:
-        recipe: network, loss and optimiser.
-        axis_name: the mapped axis to sum over, or None on a single device.
-
-    Returns:
-        A pure function. Its metrics are float32 []: `loss` (cross_entropy and
-        penalties), `cross_entropy`, `l2`, `accuracy` (of the logits that the loss was
-        taken of) and `grad_norm`, all of the parameters before the update.
+    The metrics are float32 [], all of the parameters before the update: `loss`
+    (cross-entropy and penalties), `cross_entropy`, `l2`, `accuracy` (with dropout, as
+    the loss) and `grad_norm` (without the penalties).
     """
     model, penalty, decay = recipe.model, recipe.penalty, recipe.ema_decay
 
@@ -91,20 +87,15 @@ def make_multi_step(
     train_step: TrainStep,
     make_batch: Callable[[jax.Array, Batch, jax.Array, jax.Array], Batch],
 ) -> Callable[[TrainState, Batch, Batch, jax.Array], tuple[TrainState, StepMetrics]]:
-    """Returns the function (state, chunk, data, count) of several updates in a loop.
+    """Returns the pure function (state, chunk, data, count) of `count` updates.
 
-    The number of updates is an argument, so that one program does one or a hundred:
-    the bytes do not depend on where a run was stopped and resumed.
+    The number of updates is an argument, so that one compiled program makes one or a
+    hundred: the bytes do not depend on where a run was stopped and resumed.
 
-    Args:
-        train_step: from `make_train_step`.
-        make_batch: (seed, data, index, position) -> this device's part of a batch.
-
-    Returns:
-        A pure function. `chunk` holds index int32 and position uint32,
-        [batch, capacity]; `data` is what `make_batch` takes; `count` is int32 [], at
-        most the capacity. Its metrics are those of `train_step`, [capacity], with zeros
-        after the first `count`.
+    `make_batch` maps (seed, data, index, position) to this device's part of a batch.
+    `chunk` holds index int32 and position uint32, [batch, capacity]; `count` is int32
+    [], at most the capacity. Returns the state and the metrics of `train_step`, each
+    [capacity], with zeros after the first `count`.
     """
 
     def multi_step(
@@ -135,18 +126,13 @@ def make_eval_step(
     axis_name: str | None = None,
     prepared: bool = False,
 ) -> EvalStep:
-    """Returns the function (variables, batch) -> Metrics, with dropout off.
+    """Returns a function (variables, batch) -> Metrics, with no distortion or dropout.
 
-    With several views of a picture, loss and prediction are those of the mean of their
-    softmax outputs, as in cuda-convnet's multiview test.
-
-    Args:
-        recipe: network, loss, crop and normalisation; no distortions are applied.
-        num_views: of each picture: 1 for the central crop, else see `augment.views`.
-        top_k: a prediction is right when the label is among the first `top_k`.
-        axis_name: the mapped axis to sum over, or None on a single device.
-        prepared: whether the batch's images are what the network is fed already, in
-            place of the data set's, uint8.
+    `num_views` is 1 for the central crop, otherwise see `augment.views`: loss and
+    prediction are then those of the mean of the views' softmax outputs, as in
+    cuda-convnet's multiview test. `top_k` is the `k` of `is_among_top`, and `axis_name`
+    is the mapped axis to sum over, None on a single device. The images of a batch are
+    the data set's, uint8, or with `prepared` the network's preprocessed input.
     """
     how = recipe.preprocessing
     view = partial(augment.standard_view, preprocessing=how)

@@ -1,4 +1,4 @@
-"""The one loop: trains, evaluates, saves and logs; the one stateful place."""
+"""The training loop: trains, evaluates, saves checkpoints and logs metrics."""
 
 import dataclasses
 import math
@@ -26,22 +26,19 @@ from cnnjax.workdir.checkpoints import Checkpoints
 def train_and_evaluate(
     run: Run, workdir: Path, *, stop: signals.StopRequest
 ) -> dict[str, Any]:
-    """Trains from the newest checkpoint of `workdir`, or from the seed, to the end.
+    """Trains from the newest checkpoint of `workdir`, or from the start, to the end.
 
-    Args:
-        run: what is trained; a data set without a test split is tested on the
-            validation split, and those figures are called `val/...`.
-        workdir: an open run, see `files.open_run`.
-        stop: set by the first SIGTERM or Ctrl-C.
+    `workdir` is opened by `files.open_run`. A data set without a test split is tested
+    on the validation split, with keys `val/...`.
 
     Returns:
-        What is written to `final_metrics.json`.
+        The content of `final_metrics.json`.
 
     Raises:
         InputError: `workdir` is past `train.steps`, or holds another network.
-        RunError: a loss, gradient or parameter was not finite, or a checkpoint could
-            not be written; the last good state is kept. Or the network has diverged in
-            the last update, which its loss on the test set shows.
+        RunError: a loss, gradient or parameter is not finite, or a checkpoint could not
+            be written; the last good state is kept. Or the last update diverged, which
+            shows in the loss on the test set.
         StopRequestedError: SIGTERM or Ctrl-C; the state has been saved.
     """
     train, seed = run.config.train, run.config.seed
@@ -59,7 +56,7 @@ def train_and_evaluate(
         _check_start(workdir, first, train.steps)
         log_file = Path(os.devnull)
         if processes.is_first():
-            # Only here can the run no longer be refused, and its manifest be replaced.
+            # Nothing refuses the run after this, so its manifest may be replaced.
             about = manifest.describe(run.partitioner, run.dataset)
             files.write_json(workdir / files.MANIFEST, about)
             log_file = workdir / files.METRICS
@@ -81,7 +78,7 @@ def train_and_evaluate(
         ):
             since = (first, clocks.train_seconds)
             every = [train.eval_every, train.checkpoint_every]
-            if has_dropout:  # whose accuracy is of the parameters before that step
+            if has_dropout:  # only a call's first accuracy is without dropout
                 every.append(train.log_every)
             for steps in calls(first, train.steps, update.steps_per_call, every):
                 logged = [step for step in steps if step % train.log_every == 0]
@@ -99,14 +96,14 @@ def train_and_evaluate(
                 if due or saving:
                     check_finite(of_step(metrics, len(steps) - 1), done - 1, seed)
                     board.look(done, state.variables)
-                # Evaluated first, so that a checkpoint's line is always there.
+                # Before saving: the log then has the evaluation of every checkpoint.
                 score = None
                 if due:
                     evaluated = evaluate_state(evaluator, state, held_out, "eval")
                     log.write(done, evaluated | split)
                     if run.validation is not None:
                         score = score_of(evaluated)
-                # Now, as it may have come during the evaluation; all must agree.
+                # Read after the evaluation, which takes time; all processes must agree.
                 stopping = processes.largest(stop.signum or 0)
                 if saving or stopping or checkpoints.best.is_beaten_by(score):
                     about = dataclasses.asdict(clocks)
@@ -114,7 +111,7 @@ def train_and_evaluate(
                 checkpoints.check()
                 advance(done)
                 signals.raise_if(stopping)
-        # A search opens no test set.
+        # A search does not load the test split.
         last_of, prefix = run.dataset.test, "test"
         if run.validation is not None and not len(run.dataset.test.labels):
             last_of, prefix = run.validation, "val"
@@ -142,16 +139,10 @@ def train_and_evaluate(
 def calls(
     first: int, steps: int, steps_per_call: int, every: Sequence[int]
 ) -> Iterator[range]:
-    """Splits a run into compiled calls that end wherever something is due.
+    """Splits a run's steps from `first` to `steps` into compiled calls.
 
-    They also end at the multiples of `steps_per_call`, so that a resumed run makes the
-    same calls.
-
-    Args:
-        first: step of the first call.
-        steps: of the whole run.
-        steps_per_call: at most so many a call.
-        every: after each multiple of these steps a call ends; 0 is never.
+    Calls end at every multiple of each number in `every`, where 0 means never, and of
+    `steps_per_call`, so that a resumed run makes the same calls.
     """
     periods = [period for period in (steps_per_call, *every) if period]
     while first < steps:
@@ -161,7 +152,7 @@ def calls(
 
 
 def is_due(done: int, every: int) -> bool:
-    """Returns whether `done` steps are a multiple of `every`; 0 is never."""
+    """Returns whether `done` steps are a multiple of `every`; 0 means never."""
     return every > 0 and done % every == 0
 
 
@@ -176,26 +167,23 @@ def _check_start(workdir: Path, first: int, steps: int) -> None:
 
 
 def of_step(metrics: Mapping[str, Any], i: int) -> dict[str, Any]:
-    """Returns the figures of the i-th step: numbers, or lists of those of each seed."""
+    """Returns the metrics of the i-th step: numbers, or lists with one per seed."""
     return {k: np.atleast_1d(v)[..., i].tolist() for k, v in metrics.items()}
 
 
 def score_of(evaluated: Mapping[str, Any]) -> float:
-    """Returns what the best checkpoint is chosen by: NaN where the loss is not finite.
+    """Returns the accuracy that ranks checkpoints; NaN where the loss is not finite.
 
-    Several seeds share a checkpoint: theirs is the mean.
+    Several seeds share a checkpoint and are ranked by their mean.
     """
     finite = np.isfinite(evaluated["eval/loss"]).all()
     return float(np.mean(evaluated["eval/accuracy"])) if finite else math.nan
 
 
 def check_finite(metrics: Mapping[str, Any], step: int, seed: int) -> None:
-    """Raises RunError where a loss or a gradient of a step is not finite.
+    """Raises RunError if a loss or the gradient of a step is NaN or infinite.
 
-    Args:
-        metrics: from `of_step`.
-        step: that they are of.
-        seed: of the run, or the first of several.
+    `metrics` are from `of_step`; `seed` is the run's, or the first of several.
     """
     for part in ("cross_entropy", "l2", "grad_norm"):
         bad = first_not_finite(metrics[part], seed)
@@ -207,15 +195,10 @@ def check_finite(metrics: Mapping[str, Any], step: int, seed: int) -> None:
 
 
 def check_tested(tested: Mapping[str, Any], steps: int, seed: int) -> None:
-    """Raises RunError where a loss of the last evaluation is not finite.
+    """Raises RunError if a loss of the final evaluation is NaN or infinite.
 
-    The figures of a step are of the parameters before it, and say nothing of what the
-    last one made of them.
-
-    Args:
-        tested: what is to be written to `final_metrics.json`.
-        steps: of the run.
-        seed: of the run, or the first of several.
+    A step's metrics are of the parameters before it, so they cannot show that the last
+    update diverged.
     """
     for name, value in tested.items():
         bad = first_not_finite(value, seed) if name.endswith("/loss") else ""
@@ -234,15 +217,10 @@ def log_training(
     seconds: float,
     examples: int,
 ) -> None:
-    """Writes the line of a step to `metrics.jsonl` and the chapter's to the console.
+    """Writes a step's line to `metrics.jsonl` and the chapter's line to the console.
 
-    Args:
-        log: of the run.
-        metrics: from `of_step`.
-        step: that they are of.
-        recipe: for the learning rate, and whether the chapter prints the accuracy.
-        seconds: a step takes.
-        examples: in a step, of all seeds.
+    `metrics` are from `of_step`; `seconds` is the duration of one step and `examples`
+    its number of examples, over all seeds.
     """
     values = {
         "train/loss": metrics["loss"],

@@ -1,4 +1,4 @@
-"""Feeding the compiled step: batches from the host, or made on the devices."""
+"""Feeds the compiled step with batches from the host, or made on the devices."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,23 +19,23 @@ from cnnjax.step import Batch, make_eval_step, make_multi_step, make_train_step
 
 
 class Update(Protocol):
-    """Does the next updates of a run, `steps_per_call` at most."""
+    """Makes the next updates of a run, at most `steps_per_call` in one call."""
 
     steps_per_call: int
 
     def __call__(
         self, state: TrainState, steps: range, *, fetch: bool
     ) -> tuple[TrainState, dict[str, Any]]:
-        """Returns the state after `steps`, and the metrics of each.
+        """Returns the state after `steps`, and the metrics of each step.
 
-        They are arrays [len(steps)], or numbers where that is one; of several seeds
-        they lead with [num_seeds]. With `fetch` they are on the host, and the first
-        accuracy is that without dropout, as the chapter prints it.
+        They are arrays [len(steps)], or scalars from `StreamedUpdate`; with several
+        seeds they lead with [num_seeds]. With `fetch` they are on the host, and the
+        first accuracy is measured without dropout, as the chapter prints it.
         """
 
 
 class StreamedUpdate:
-    """One update at a time, of batches that come from the host."""
+    """Makes one update per call, of a batch that comes from the host."""
 
     steps_per_call = 1
 
@@ -46,13 +46,10 @@ class StreamedUpdate:
         partitioner: Partitioner,
         clocks: Clocks,
     ) -> None:
-        """Compiles nothing yet: that takes the first batch.
+        """Compiles nothing yet: compilation needs the first batch.
 
-        Args:
-            recipe: network, loss and optimiser.
-            batches: this process's rows of every batch, from the first step on.
-            partitioner: the devices; of one seed.
-            clocks: record the time that this takes.
+        `batches` yields this process's rows of every batch, from the first step on;
+        `partitioner` is for one seed; `clocks` measure compilation and training.
         """
         self._batches, self._partitioner, self._clocks = batches, partitioner, clocks
         axis, parts = partitioner.axis_name, (Part.STATE, Part.TRAINING_BATCH)
@@ -84,14 +81,17 @@ class StreamedUpdate:
                 clean = jax.device_get(self._clean_step(state.variables, batch))
         with self._clocks.training():
             state, metrics = self._train_step(state, batch)
-            # While the devices are at work; after it they would wait for it.
+            # Made while the devices compute; later they would have to wait for it.
             self._ahead = self._next_batch()
             metrics = _settle(metrics, self._partitioner, fetch)
         return state, _with_clean_accuracy(metrics, clean)
 
 
 class ResidentUpdate:
-    """Many updates a call, of batches made on the devices from the data set there."""
+    """Makes many updates per call, of batches made on the devices, which hold all data.
+
+    The compiled program loops over the updates, see `make_multi_step`.
+    """
 
     def __init__(
         self,
@@ -106,14 +106,8 @@ class ResidentUpdate:
     ) -> None:
         """Puts the data set on every device; compiles nothing yet.
 
-        Args:
-            recipe: network, loss, optimiser and preprocessing.
-            split: the training pictures.
-            partitioner: the devices, and how many seeds share them.
-            seed: of the run; the others of several are those after it.
-            batch_size: of each seed's global batch.
-            steps_per_call: at most, of each seed.
-            clocks: record the time that this takes.
+        `seed` is the run's; with several seeds, the others follow it. `batch_size` is
+        that of each seed's global batch.
         """
         self.steps_per_call = steps_per_call
         self._partitioner, self._clocks = partitioner, clocks
@@ -166,7 +160,7 @@ class ResidentUpdate:
 
 
 class _Compiled:
-    """A step that is compiled for its first arguments, and refuses any other shapes."""
+    """A step that is compiled for its first arguments and refuses other shapes."""
 
     def __init__(self, step: Any, clocks: Clocks) -> None:
         self._step, self._clocks = step, clocks
@@ -183,7 +177,7 @@ class _Compiled:
 def _clean_step_of(
     recipe: Recipe, make_batch: Callable[..., Batch], axis_name: str | None
 ) -> Callable[[TrainState, Batch, Batch], Metrics]:
-    """Returns (state, chunk, data) -> sums over the chunk's first batch, no dropout."""
+    """Returns (state, chunk, data) -> Metrics of the first batch, without dropout."""
     eval_step = make_eval_step(recipe, axis_name=axis_name, prepared=True)
 
     def first_of_chunk(state: TrainState, chunk: Batch, data: Batch) -> Metrics:
@@ -197,7 +191,7 @@ def _clean_step_of(
 def _settle(
     metrics: dict[str, jax.Array], partitioner: Partitioner, fetch: bool
 ) -> dict[str, Any]:
-    """Returns the metrics, on the host with `fetch`."""
+    """Returns the metrics, on the host with `fetch`, once the next step may start."""
     if fetch:
         return jax.device_get(metrics)
     partitioner.wait_for(metrics)
@@ -207,7 +201,7 @@ def _settle(
 def _with_clean_accuracy(
     metrics: dict[str, Any], clean: Metrics | None
 ) -> dict[str, Any]:
-    """Returns the metrics, the first accuracy replaced by that of `clean`, if any."""
+    """Replaces the first accuracy by that of `clean`, if any."""
     if clean is None:
         return metrics
     accuracy = np.atleast_1d(np.array(metrics["accuracy"]))

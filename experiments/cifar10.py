@@ -1,4 +1,4 @@
-"""Trains the chapter's CIFAR-10 network and evaluates it on the whole test set.
+"""Trains the chapter's CIFAR-10 network and evaluates it on the full test set.
 
 python experiments/cifar10.py --config=configs/base.py
 """
@@ -12,11 +12,11 @@ DEFAULT_CONFIG = "configs/base.py"
 
 
 def run(config: ConfigDict, workdir: str) -> None:
-    """Trains in `workdir`, or in a folder of its own under `runs`."""
+    """Trains in `workdir`, by default a new folder under `runs`."""
     backend.start(
         compile_cache=config.compile_cache, deterministic=config.deterministic
     )
-    # Here and not above, so that --help need not wait for JAX.
+    # Imported here, so that --help does not wait for JAX.
     from cnnjax import launch
 
     where = workdir or launch.default_workdir(cli.name(DEFAULT_CONFIG))

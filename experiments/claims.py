@@ -45,10 +45,7 @@ def run(
     where = Path(out) if out else README.parent
     measure(
         {name: cli.recipe(name) for name in CONFIGS},
-        {
-            "cifar": Data(cifar, dir, "cifar10", "shapes"),
-            "mnist": Data(mnist, dir, "mnist", "digits"),
-        },
+        {"cifar": Data(cifar, dir), "mnist": Data(mnist, dir)},
         budget=budget,
         only=only.split(",") if only else (),
         out=where,

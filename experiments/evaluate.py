@@ -1,8 +1,9 @@
-"""Evaluates a run on the whole test set, of its own data or of other data.
+"""Evaluates a run on the full test set of its own data, or of other data.
 
 python experiments/evaluate.py --workdir=runs/base --config.data.name=cifar10
 
---checkpoint=best       that of the highest accuracy on the validation split [latest]
+--checkpoint=best       the one with the highest accuracy on the validation split, in
+                        place of the latest [latest]
 """
 
 from pathlib import Path
@@ -18,7 +19,7 @@ def run(config: ConfigDict, workdir: Path, checkpoint: str) -> None:
     backend.start(
         compile_cache=config.compile_cache, deterministic=config.deterministic
     )
-    # Here and not above, so that --help need not wait for JAX.
+    # Imported here, so that --help does not wait for JAX.
     from cnnjax.evaluation import evaluate_state
     from cnnjax.reporting import console
     from cnnjax.run import load_run, restore

@@ -1,11 +1,11 @@
-"""Writes a run's network as one file of StableHLO, for CPU and CUDA.
+"""Exports a run's network to one file of StableHLO, for CPU and CUDA.
 
 python experiments/export.py --workdir=runs/base --to=cifar.stablehlo
 
---workdir=DIR     folder of a run: its newest checkpoint, its averaged weights if any
---to=FILE         the file; its card, which says what goes in and comes out, is
+--workdir=DIR     folder of a run: its newest checkpoint, averaged weights if it has any
+--to=FILE         the file to write; its card, which describes input and output, is
                   FILE.json
---seed_index=K    of a run of many seeds, the K-th network, from 0 [all, averaged]
+--seed_index=K    the K-th network of a run of several seeds, from 0 [all, averaged]
 """
 
 from pathlib import Path
@@ -17,12 +17,12 @@ from cnnjax.workdir import files
 
 
 def run(arguments: list[str], *, workdir: str, to: str, seed_index: int) -> None:
-    """Writes the export and its card, and says where.
+    """Writes the export and its card, and prints their paths.
 
     Raises:
-        InputError: a flag is missing, or no file can be written there.
+        InputError: a flag is missing, or the file cannot be written.
     """
-    del arguments  # it takes none
+    del arguments  # there are none
     path = Path(to)
     if not workdir or not to:
         raise InputError(
@@ -34,7 +34,7 @@ def run(arguments: list[str], *, workdir: str, to: str, seed_index: int) -> None
             f"got --to={to}, need a file in a folder that exists; name another"
         )
     backend.start()
-    # Here and not above, so that --help need not wait for JAX.
+    # Imported here, so that --help does not wait for JAX.
     from cnnjax import exporting
     from cnnjax.network import load_network
 

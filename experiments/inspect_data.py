@@ -1,10 +1,10 @@
-"""Shows what data sets are on this machine, and what is in one that is named.
+"""Lists the data sets on this machine, or describes one of them.
 
 python experiments/inspect_data.py --name=cifar10 --grid=cifar10.png
 
---name=NAME       a set of TFDS, or shapes or digits
---dir=DIR         TFDS's data folder; without --name pictures, or an .npz file
---grid=FILE       a PNG for the first ten training pictures of each class
+--name=NAME       a data set of TFDS, or shapes or digits [list all]
+--dir=DIR         TFDS's data folder; without --name, a folder of pictures or an .npz
+--grid=FILE       PNG file for the first ten training images of each class
 """
 
 from cnnjax import cli
@@ -14,13 +14,13 @@ SCRIPTS_OWN = ("cifar10", "mnist")
 
 
 def run(arguments: list[str], name: str, dir: str, grid: str) -> None:
-    """Prints what there is, or what is in the set that is named.
+    """Prints the data sets that exist, or the contents of the named one.
 
     Raises:
-        InputError: it is not there, or the flags do not go together.
+        InputError: the data set is missing, or the flags contradict each other.
     """
-    del arguments  # none are taken
-    # Here and not above, so that --help need not wait for them.
+    del arguments  # there are none
+    # Imported here, so that --help does not wait for them.
     from PIL import Image
 
     from cnnjax.data import inspection

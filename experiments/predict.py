@@ -1,16 +1,16 @@
-"""Says what is in pictures: in each IMAGE, and in every picture of each folder.
+"""Classifies pictures: each IMAGE file, and all pictures in each folder.
 
 python experiments/predict.py --workdir=runs/base cat.jpg photos/
 
---workdir=DIR     folder of a run: its newest checkpoint, its averaged weights if any
---seed_index=K    of a run of many seeds, the K-th network, from 0 [all, averaged]
---export=FILE     a file that export.py wrote, in place of --workdir
---top_k=K         so many classes of each picture [3]
---json            one JSON object in place of the table
---saliency=DIR    writes there, for each picture, which pixels its likeliest class
-                  hangs on: the gradient of its logit
---invert          the pictures are dark ink on white: makes them light on black, which
-                  is what MNIST is
+--workdir=DIR     folder of a run: its newest checkpoint, averaged weights if it has any
+--seed_index=K    the K-th network of a run of several seeds, from 0 [all, averaged]
+--export=FILE     a file written by export.py, in place of --workdir
+--top_k=K         number of classes shown for each picture [3]
+--json            prints one JSON object in place of the table
+--saliency=DIR    folder for a map of each picture that shows which pixels matter for
+                  the likeliest class: the gradient of its logit
+--invert          for dark ink on white: inverts the pictures to light on black, as in
+                  MNIST
 """
 
 import sys
@@ -35,10 +35,10 @@ def run(
     saliency: str,
     invert: bool,
 ) -> None:
-    """Prints the likeliest classes; a bad picture is named, and the rest predicted.
+    """Prints the likeliest classes; names bad pictures and predicts the others.
 
     Raises:
-        InputError: a flag or a picture is bad; the last after all has been printed.
+        InputError: a flag is bad; or a picture is, after the others were printed.
     """
     if bool(workdir) == bool(export) or (export and (saliency or seed_index != -1)):
         raise InputError(
@@ -52,7 +52,7 @@ def run(
             " each; name pictures or folders of them"
         )
     backend.start()
-    # Here and not above, so that --help need not wait for JAX.
+    # Imported here, so that --help does not wait for JAX.
     from cnnjax import exporting
     from cnnjax.data.sources import pictures
     from cnnjax.network import in_batches, load_network
@@ -95,7 +95,7 @@ def run(
             for path, row in zip(paths, found, strict=True)
         ]
         if saliency and saliencies is not None:
-            maps = in_batches(network.make_saliency(logits), images, BATCH_SIZE)
+            maps = in_batches(saliencies, images, BATCH_SIZE)
             tables.save_saliencies(Path(saliency), results, images, maps)
         show = tables.print_json if json else tables.print_table
         show(about, results)

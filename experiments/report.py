@@ -1,4 +1,4 @@
-"""Writes a page of plots about a run, or about several side by side.
+"""Writes an HTML page of plots about one run, or about several side by side.
 
 python experiments/report.py --workdir=runs/first --workdir=runs/second
 """
@@ -15,7 +15,7 @@ from cnnjax.runtime import backend
 def run(found: list[tuple[Path, ConfigDict]]) -> None:
     """Writes `report/index.html` into the folder of the first run."""
     backend.start()
-    # Here and not above, so that --help need not wait for JAX.
+    # Imported here, so that --help does not wait for JAX.
     from cnnjax.reporting import run_report
     from cnnjax.run import load_run
 

@@ -9,35 +9,220 @@ python experiments/search.py --config=configs/fast.py --workdir=runs/search
                         search.json of the workdir lists them all, the best first
 """
 
+import itertools
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from cnnjax import cli
+from cnnjax import config as configs
+from cnnjax.errors import InputError, RunError
 from cnnjax.runtime import backend
+from cnnjax.runtime.signals import StopRequestedError
+from cnnjax.workdir import files
 
 DEFAULT_CONFIG = "configs/base.py"
-DIGITS = ("SimpleCNN", "MLP", "LeNet5")  # the networks that take nothing else
+RESULTS = "search.json"
+# What a run is ranked by: the average's figure where one is kept, else the weights'.
+RANKED_BY = ("val_ema/accuracy", "val/accuracy")
 
 
-def run(config: ConfigDict, workdir: str, vary: list[str]) -> None:
-    """Searches in `workdir`, or in a folder of its own under `runs`."""
+def run(config: ConfigDict, workdir: str, vary: Sequence[str]) -> None:
+    """Trains every point of the grid in a folder of its own; prints and writes a table.
+
+    A point that is finished is not trained again, and one that was stopped goes on, so
+    that grids of one configuration add up in a folder. The test set is not opened.
+
+    Args:
+        config: what the grid changes; it holds validation pictures out.
+        workdir: folder of the runs and of `search.json`, which lists all that are
+            finished; "" for a folder of its own under `runs`.
+        vary: see `parse_grid`.
+
+    Raises:
+        InputError: the grid or a point of it is bad, or would need the test set; or
+            another search is in `workdir`.
+        RunError: no point could be trained to its end.
+    """
     backend.start(
         compile_cache=config.compile_cache, deterministic=config.deterministic
     )
     # Here and not above, so that --help need not wait for JAX.
-    import grid_search
     from cnnjax import launch
 
+    points = named(config, parse_grid(vary))
     where = workdir or launch.default_workdir(f"search-{cli.name(DEFAULT_CONFIG)}")
-    digits = config.model.name in DIGITS
-    grid_search.run(
-        config,
-        vary,
-        Path(where),
-        default_name="mnist" if digits else "cifar10",
-        fallback="digits" if digits else "shapes",
-    )
+    folder, failed = Path(where), []
+    with files.locked(folder, "workdir"):
+        for number, (name, point) in enumerate(points.items(), start=1):
+            print(f"run {number} of {len(points)}: {json.dumps(point)}", flush=True)
+            try:
+                launch.train(changed(config, point), folder / name, with_test=False)
+            except StopRequestedError:
+                raise
+            except RunError as error:  # such as a rate too high; the others need not be
+                failed.append(f"failed: {json.dumps(point)}: {error}")
+                print(failed[-1], flush=True)
+                continue
+            files.write_json(folder / RESULTS, collect(folder, config))
+    if len(failed) == len(points):
+        raise RunError(failed[-1])
+    print("\n".join([table(collect(folder, config)["runs"]), *failed]))
+    print(f"wrote {folder / RESULTS}")
+
+
+def parse_grid(vary: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns the points of a grid: the product of the values of each field.
+
+    Args:
+        vary: each FIELD=VALUES, the values a JSON list: optim.l2=[0.004, 0].
+
+    Raises:
+        InputError: one is not of that form, or a field is there twice.
+    """
+    fields: dict[str, list[Any]] = {}
+    for text in vary:
+        name, _, values = text.partition("=")
+        try:
+            listed = json.loads(values)
+        except ValueError:
+            listed = None
+        if not isinstance(listed, list) or not listed or name in fields:
+            raise InputError(
+                f"got --vary={text}, need FIELD=[VALUE, ...] with JSON's values, each"
+                " field once, such as --vary='optim.learning_rate=[1e-3, 2e-3]'"
+            )
+        fields[name] = [tuple(v) if isinstance(v, list) else v for v in listed]
+    return [
+        dict(zip(fields, values, strict=True))
+        for values in itertools.product(*fields.values())
+    ]
+
+
+def changed(config: ConfigDict, point: Mapping[str, Any]) -> ConfigDict:
+    """Returns the configuration at a point of the grid, validated.
+
+    Raises:
+        InputError: it has no such field, or not with such a value.
+    """
+    config = config.copy_and_resolve_references()
+    for name, value in point.items():
+        *sections, leaf = name.split(".")
+        section = config
+        for part in sections:
+            section = section.get(part) if isinstance(section, ConfigDict) else None
+        if not isinstance(section, ConfigDict) or leaf not in section:
+            raise InputError(
+                f"the configuration has no field {name}; cnnjax/config.py lists them"
+            )
+        whole = isinstance(value, int) and isinstance(section[leaf], float)
+        with section.ignore_type():
+            section[leaf] = float(value) if whole else value
+    configs.validate(config)
+    return config.lock()
+
+
+def named(
+    config: ConfigDict, points: Sequence[dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Returns the points by the names of their folders.
+
+    A name is a hash of what decides a run's bytes. It is the same for every version
+    that has such a run.
+
+    Raises:
+        InputError: a point is bad, would need the test set, or trains what another
+            does.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for point in points:
+        at = changed(config, point)
+        _check_blind(at)
+        values, flat = at.to_dict(), configs.flatten(at)
+        also = ("train.steps", *(n for n in flat if n.startswith("parallel.")))
+        fixed = configs.lasting(values) | {name: flat[name] for name in also}
+        other = found.setdefault(configs.seal(fixed)[:12], point)
+        if other is not point:
+            raise InputError(
+                f"got {json.dumps(other)} and {json.dumps(point)}, need points that"
+                " train differently; leave one out"
+            )
+    return found
+
+
+def _check_blind(config: ConfigDict) -> None:
+    if not config.data.val_examples:
+        raise InputError(
+            "got data.val_examples=0, need a validation split to search with, as the"
+            " test set is not for that; set --config.data.val_examples=5000"
+        )
+    if config.parallel.distributed:
+        raise InputError(
+            "got parallel.distributed=True, need False, as processes are joined for one"
+            " run; search on one host"
+        )
+    if config.train.report:
+        raise InputError(
+            "got train.report=True, need False, as a report opens the test set; write"
+            " one with report.py of the run that is chosen"
+        )
+
+
+def collect(folder: Path, config: ConfigDict) -> dict[str, Any]:
+    """Returns what is known of the finished runs in `folder`, the best first.
+
+    Args:
+        folder: of a search.
+        config: what the differing fields of each run are named against.
+    """
+    base = configs.flatten(config)
+    found = []
+    for path in sorted(folder.glob(f"*/{files.FINAL_METRICS}")):
+        final = files.read_json(path)
+        if "val/accuracy" not in final:
+            continue  # a run proper, which is not compared by its test set
+        about = files.read_json(path.parent / files.MANIFEST)
+        flat = configs.filled(files.read_json(path.parent / files.CONFIG))
+        found.append(
+            {
+                "run": path.parent.name,
+                "changed": {k: v for k, v in sorted(flat.items()) if base.get(k) != v},
+                **final,
+                **{name: about[name] for name in ("commit", "machine", "versions")},
+            }
+        )
+    found.sort(key=_score, reverse=True)
+    return {"config": base, "runs": found}
+
+
+def _score(final: Mapping[str, Any]) -> float:
+    return next(_mean(final, key) for key in RANKED_BY if key in final)
+
+
+def _mean(final: Mapping[str, Any], key: str) -> float:
+    from cnnjax.metrics import mean_of  # which brings JAX
+
+    return mean_of(final, key)
+
+
+def table(found: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the runs as lines: accuracy on the validation split, what was changed.
+
+    Args:
+        found: the `runs` that `collect` returned.
+    """
+    lines = [f"{'val':>8} {'val_ema':>8}  changed"]
+    for final in found:
+        figures = [
+            f"{_mean(final, key):8.2%}" if key in final else f"{'':8}"
+            for key in ("val/accuracy", "val_ema/accuracy")
+        ]
+        fields = ", ".join(f"{k}={v}" for k, v in final["changed"].items())
+        lines.append(f"{' '.join(figures)}  {fields or '(nothing)'}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

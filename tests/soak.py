@@ -17,9 +17,10 @@ from pathlib import Path
 import jax
 import pytest
 
-from cnnjax import assembly, network
 from cnnjax.config import from_stored
-from cnnjax.state import init_state
+from cnnjax.run import abstract_state, recipe_of, restore
+from cnnjax.runtime import backend
+from cnnjax.workdir import files
 
 ROOT = Path(__file__).parents[1]
 KILLS, STEPS, SAVE_EVERY = 60, 8_000, 25
@@ -38,11 +39,11 @@ COMMAND = (
 
 
 def start(workdir, cache):
-    environment = os.environ | {
+    # JAX, which is imported here, has set there what XLA logs.
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
+    environment = kept | {
         "PYTHONPATH": str(ROOT),
         "JAX_PLATFORMS": "cpu",
-        # XLA complains of every program that comes from the cache.
-        "TF_CPP_MIN_LOG_LEVEL": "3",
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
@@ -78,10 +79,9 @@ def saved(workdir):
 
 
 def final_bytes(workdir):
-    config = from_stored(network.stored_config(workdir))
-    recipe = assembly.make_recipe(config, 10)
-    like = init_state(recipe.model, recipe.tx, seed=0, image_shape=(28, 28, 1))
-    return [leaf.tobytes() for leaf in jax.tree.leaves(network.restore(workdir, like))]
+    recipe = recipe_of(from_stored(files.read_json(workdir / files.CONFIG)), 10)
+    state = restore(workdir, abstract_state(recipe, (28, 28, 1)))
+    return [leaf.tobytes() for leaf in jax.tree.leaves(jax.device_get(state))]
 
 
 def records(workdir):
@@ -139,5 +139,6 @@ def test_a_run_killed_at_random_ends_with_the_same_bytes(tmp_path):
 
 
 if __name__ == "__main__":
+    backend.quieten()
     with tempfile.TemporaryDirectory() as folder:
         print(soak(Path(folder)))

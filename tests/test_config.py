@@ -3,17 +3,20 @@
 import dataclasses
 import importlib.util
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import pytest
 from ml_collections import ConfigDict
 
-from cnnjax import assembly, config
+from cnnjax import config
+from cnnjax import models as networks
 from cnnjax.errors import InputError
-from cnnjax.state import init_state, num_params
+from cnnjax.run import abstract_state, recipe_of
 
 CONFIGS = sorted((Path(__file__).parents[1] / "experiments" / "configs").glob("*.py"))
 # Of the pictures that the chapter feeds each network with.
@@ -87,12 +90,14 @@ def test_another_type_is_refused(model: str, name: str) -> None:
         ("model.activation", "gelu", "one of relu"),
         ("model.lrn_depth_radius", -1, "at least 0 channels"),
         ("model.lrn_bias", 0.0, "more than 0"),
-        ("optim.name", "adamw", "one of adam"),
+        ("optim.name", "lion", "one of adam, adamw"),
         ("optim.learning_rate", 0.0, "more than 0 at step 0"),
         ("optim.learning_rate", float("nan"), "more than 0 at step 0"),
         ("optim.l2", -0.1, "at least 0 weight"),
         ("optim.l2", float("inf"), "at least 0 weight"),
         ("data.distortions", (["crop"],), "some of .*crop, flip"),
+        ("optim.weight_decay", -0.1, "at least 0 weight decay, of adamw"),
+        ("optim.weight_decay", float("nan"), "at least 0 weight decay, of adamw"),
         ("optim.momentum", 1.0, r"momentum in \[0, 1\)"),
         ("optim.schedule", "step", "one of .*exponential"),
         ("optim.decay_rate", 1.5, r"a factor in \[0, 1\]"),
@@ -183,20 +188,9 @@ def test_the_configurations(path: Path) -> None:
     assert stored.to_dict() == described.to_dict()
     assert type(stored.data.distortions) is tuple
     shape = IMAGE_SHAPES.get(described.model.name, MNIST_SHAPE)
-    preprocessing = assembly.make_preprocessing(described)
-    recipe = assembly.make_recipe(described, num_classes=10)
-    state = jax.eval_shape(
-        lambda: init_state(
-            recipe.model,
-            recipe.tx,
-            seed=described.seed,
-            image_shape=preprocessing.output_shape(shape),
-            ema=recipe.ema_decay > 0,
-        )
-    )
-    assert num_params(state.params) == NUM_PARAMS.get(
-        path.stem, num_params(state.params)
-    )
+    state = abstract_state(recipe_of(described, num_classes=10), shape)
+    size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
+    assert size == NUM_PARAMS.get(path.stem, size)
     assert (state.ema_params is None) == (described.optim.ema_decay == 0)
 
 
@@ -216,10 +210,13 @@ def test_what_is_stored_comes_back(model: str) -> None:
         ("seed", None, "got seed=None"),
         ("seed", 0.0, "got seed=0.0"),
         ("data", 3, "no field data;|lacks the field data"),
+        ("optim", 3, "has no field optim;"),
         ("epochs", 3, "has no field epochs"),
         ("model", {"name": "ResNet"}, "got model.name='ResNet'"),
         ("model", {"name": [["CifarCNN"]]}, "got model.name="),
         ("seed", {"value": 0}, "no field seed.value|lacks the field seed"),
+        ("seed", {"value": {"value": 0}}, "lacks the field seed;"),
+        ("train", {"steps.x": 3, "steps": 3}, "no field|lacks the field"),
         ("train.steps", 3000, "has no field 'train.steps': it nests"),
         ("", 0, "has no field"),
     ],
@@ -260,3 +257,143 @@ def test_processes_are_told_wholly_or_not_at_all(given: dict, message: str) -> N
     made.parallel.update(given)
     with pytest.raises(InputError, match=re.escape(message)):
         config.validate(made)
+
+
+# The fields of version 0.1.0 (commit 136a9d0), which runs that are out there have.
+SECTIONS_OF_0_1_0 = {
+    "": "compile_cache deterministic num_seeds seed",
+    "data.": "crop dir distortions download file name normalise on_missing pipeline"
+    " source train_examples val_examples workers",
+    "eval.": "batch_size top_k views",
+    "model.": "dtype",
+    "optim.": "decay_rate decay_steps ema_decay label_smoothing learning_rate momentum"
+    " name schedule staircase warmup_steps",
+    "parallel.": "coordinator distributed mode num_devices num_processes process_id",
+    "train.": "batch_size checkpoint_every eval_every log_every report steps"
+    " steps_per_call tensorboard",
+}
+OF_0_1_0 = {
+    f"{section}{leaf}"
+    for section, leaves in SECTIONS_OF_0_1_0.items()
+    for leaf in leaves.split()
+}
+OF_MODEL_IN_0_1_0 = {
+    "CifarCNN": {
+        *("model.activation", "model.lrn", "model.lrn_alpha", "model.lrn_beta"),
+        *("model.lrn_bias", "model.lrn_depth_radius", "model.pool", "model.width"),
+        *("optim.l1", "optim.l2"),
+    },
+    "SimpleCNN": {"model.bias", "model.keep_prob"},
+    "MLP": {"model.keep_prob"},
+    "LeNet5": {"model.variant"},
+}
+# Which its checkpoints bear, of the defaults with distortions=("crop", "flip").
+SHA_IN_0_1_0 = {
+    "CifarCNN": "f26fa87d82e4e65875302b55a630ec795d9539ddb6556bbab49f136f8a40b77d",
+    "SimpleCNN": "cba14f6b2fd2378f83ee63615ad1df6581964ee56473cfc7b440f24fd5af19bb",
+    "MLP": "f3d8d70626c0ff270c72dfbc6d2f7ad9046b321fab64d7bf1771095c01040891",
+    "LeNet5": "2b4c80f0c8ecc9ad733f513f716cdd82809d27fff9bc6a2e57a90a628743e7f1",
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_field_since_the_first_version_is_marked_new(model: str) -> None:
+    """Or the runs of that version could neither be read nor resumed."""
+    old = {"model.name"} | OF_0_1_0 | OF_MODEL_IN_0_1_0.get(model, set())
+    found = config.fields(model).items()
+    assert {name for name, field in found if not field.is_new} == old
+
+
+@pytest.mark.parametrize("model", SHA_IN_0_1_0)
+def test_runs_of_the_first_version_keep_their_identity(model: str) -> None:
+    stored = config.default_config(model)
+    stored.data.distortions = ("crop", "flip")
+    for name in config.fields(model).keys() - {"model.name"}:
+        if name not in OF_0_1_0 | OF_MODEL_IN_0_1_0[model]:
+            section, leaf = name.split(".")
+            del stored[section][leaf]
+    values = json.loads(json.dumps(stored.to_dict()))
+    expected = {"config": SHA_IN_0_1_0[model], "data": "abc", "seed": 0}
+    assert config.identity(values, "abc") == expected
+    read = config.from_stored(values)
+    assert config.identity(read.to_dict(), "abc") == expected
+    assert read.data.distortions == ("crop", "flip")
+
+
+MAY_CHANGE = {name for name in config.FIELDS if name.startswith("parallel.")} | {
+    *("train.steps", "train.steps_per_call", "train.log_every", "train.eval_every"),
+    *("train.checkpoint_every", "data.pipeline", "data.workers", "compile_cache"),
+    *("train.report", "train.tensorboard"),
+}
+
+
+@pytest.mark.parametrize("name", sorted({*config.fields("CifarCNN")} - {"model.name"}))
+def test_the_identity_is_of_every_field_but_those_that_may_change(name: str) -> None:
+    before = config.identity(config.default_config("CifarCNN").to_dict(), "abc")
+    after = config.identity(changed("CifarCNN", name, "other").to_dict(), "abc")
+    assert (before == after) == (name in MAY_CHANGE)
+
+
+@pytest.mark.parametrize(("default", "other"), [(3, 4), (("a",), ("b",)), ("", "c")])
+def test_a_field_that_an_older_version_lacked(
+    monkeypatch: pytest.MonkeyPatch, default: Any, other: Any
+) -> None:
+    old = json.loads(json.dumps(config.default_config("CifarCNN").to_dict()))
+    identity = config.identity(old, "abc")
+    field = config.Field(default, "a value", lambda value: True, is_new=True)
+    monkeypatch.setitem(config.FIELDS, "optim.added", field)
+    read = config.from_stored(old)
+    assert read.optim.added == default
+    assert type(read.optim.added) is type(default)
+    assert read.to_dict() == config.default_config("CifarCNN").to_dict()
+    assert config.identity(old, "abc") == identity
+    # At its default wherever it is read from, and not at any other value.
+    stored = json.loads(json.dumps(read.to_dict()))
+    for values in (read.to_dict(), stored):
+        assert config.identity(values, "abc") == identity
+        assert "optim.added" not in config.lasting(values)
+    read.optim.added = other
+    assert config.identity(read.to_dict(), "abc")["config"] != identity["config"]
+    lasting = config.lasting(read.to_dict())
+    assert lasting["optim.added"] == json.loads(json.dumps(other))
+
+
+def test_a_field_of_the_first_version_is_not_filled_in() -> None:
+    stored = config.default_config("CifarCNN").to_dict()
+    del stored["optim"]["momentum"]
+    with pytest.raises(InputError, match=r"lacks the field optim\.momentum;"):
+        config.from_stored(stored)
+
+
+class Stock(nn.Module):
+    """As in Flax's examples; only what a configuration can hold becomes a field."""
+
+    num_classes: int = 10
+    width: int = 8
+    rate: float = 0.5
+    windows: tuple[int, ...] = (3, 3)
+    residual: bool = False
+    kind: str = "plain"
+    act: Any = nn.relu
+    stages: Any = None
+
+
+def test_the_fields_of_a_network_are_those_of_its_class(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(networks.MODELS, "Stock", Stock)
+    made = config.default_config("Stock")
+    config.validate(made)
+    expected = {"width": 8, "rate": 0.5, "windows": (3, 3), "residual": False}
+    expected |= {"kind": "plain", "name": "Stock", "dtype": "float32"}
+    assert made.model.to_dict() == expected
+    assert (made.optim.l1, made.optim.l2) == (0.0, 0.0)
+    own = config.fields("Stock").keys() - config.FIELDS.keys() - {"model.name"}
+    assert all(config.fields("Stock")[name].is_new for name in own)
+    made.model.windows = (5,)
+    stored = json.loads(json.dumps(made.to_dict()))
+    assert config.from_stored(stored).to_dict() == made.to_dict()
+    del stored["model"]["rate"]  # which its class did not have then
+    assert config.from_stored(stored).to_dict() == made.to_dict()
+    with pytest.raises(InputError, match=r"model\.width=2\.0, need a value like 8;"):
+        config.validate(changed("Stock", "model.width", 2.0))

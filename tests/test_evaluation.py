@@ -1,14 +1,21 @@
+"""Every picture counts once, whatever the batch, the devices and the views."""
+
+import dataclasses
+import statistics
+
 import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from cnnjax import losses, parallel
-from cnnjax.data.augment import Preprocessing
-from cnnjax.data.load import Split
-from cnnjax.evaluation import Evaluator, summarise
+from cnnjax.data.dataset import Split
+from cnnjax.evaluation import Evaluator, evaluate, evaluate_state, summarise
+from cnnjax.metrics import of_seed
+from cnnjax.parallel import MODES, Partitioner, make_mesh
+from cnnjax.recipe import Recipe, make_recipe
 from cnnjax.runtime.clocks import Clocks
+from cnnjax.state import init_state
 
 BATCH = 16
 
@@ -19,37 +26,45 @@ class Linear(nn.Module):
         return nn.Dense(5)(images.reshape(images.shape[0], -1))
 
 
-def evaluator(num_devices: int, mode: str, model: nn.Module, top_k: int = 1):
-    return Evaluator(
-        model,
-        losses.cross_entropy,
-        Preprocessing(0, (), "unit"),
-        batch_size=BATCH,
-        top_k=top_k,
-        mesh=parallel.make_mesh(num_devices),
-        mode=mode,
-        clocks=Clocks(),
-    )
+def recipe_of(model: nn.Module, **options) -> Recipe:
+    """Labels are smoothed in training only, and so is what else it adds to a loss."""
+    options = {"normalise": "unit", "label_smoothing": 0.3, "l2": 0.1} | options
+    return make_recipe(model, **options)
 
 
-@pytest.mark.parametrize("mode", parallel.MODES)
+def evaluator(num_devices: int, mode: str, recipe: Recipe, **options):
+    partitioner = Partitioner(make_mesh(num_devices), mode)
+    options = {"batch_size": BATCH, "clocks": Clocks()} | options
+    return Evaluator(recipe, partitioner, **options), partitioner
+
+
+def noise(n: int, seed: int, shape=(4, 4, 1)) -> Split:
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (n, *shape), dtype=np.uint8)
+    return Split(images, rng.integers(0, 5, n).astype(np.int32))
+
+
+def by_hand(variables, split: Split) -> tuple[float, int]:
+    """Returns the mean loss of `Linear` and how often it is right."""
+    kernel = np.asarray(variables["params"]["Dense_0"]["kernel"], np.float64)
+    bias = np.asarray(variables["params"]["Dense_0"]["bias"], np.float64)
+    n = len(split.labels)
+    logits = split.images.reshape(n, -1) / 255 @ kernel + bias
+    log_sum = np.log(np.exp(logits).sum(-1))
+    loss = (log_sum - logits[np.arange(n), split.labels]).mean()
+    return loss, int((logits.argmax(-1) == split.labels).sum())
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("num_devices", [1, 8])
 def test_every_picture_counts_once(num_devices: int, mode: str) -> None:
-    model = Linear()
-    rng = np.random.default_rng(0)
-    params = model.init(jax.random.key(0), np.zeros((1, 4, 4, 1), np.float32))["params"]
-    evaluate = evaluator(num_devices, mode, model)
-    params = parallel.replicate(params, parallel.make_mesh(num_devices))
+    variables = Linear().init(jax.random.key(0), np.zeros((1, 4, 4, 1), np.float32))
+    evaluate, partitioner = evaluator(num_devices, mode, recipe_of(Linear()))
+    variables = partitioner.replicate(variables)
     for n in (1, BATCH - 1, BATCH, BATCH + 1, 3 * BATCH + 7):
-        images = rng.integers(0, 256, (n, 4, 4, 1), dtype=np.uint8)
-        labels = rng.integers(0, 5, n).astype(np.int32)
-        found = summarise("test", evaluate(params, Split(images, labels)))
-
-        kernel, bias = np.asarray(params["Dense_0"]["kernel"]), 0.0
-        logits = images.reshape(n, -1) / 255 @ kernel + bias
-        log_sum = np.log(np.exp(logits).sum(-1))
-        loss = (log_sum - logits[np.arange(n), labels]).mean()
-        correct = int((logits.argmax(-1) == labels).sum())
+        split = noise(n, seed=n)
+        found = summarise("test", evaluate(variables, split))
+        loss, correct = by_hand(variables, split)
         assert found["test/count"] == n
         assert found["test/correct"] == correct
         assert found["test/accuracy"] == correct / n
@@ -63,37 +78,32 @@ def test_a_constant_network_is_never_right() -> None:
             return np.zeros((images.shape[0], 5), np.float32)
 
     split = Split(np.zeros((20, 4, 4, 1), np.uint8), np.zeros(20, np.int32))
-    assert evaluator(8, "jit", Constant())({}, split).correct == 0
-    assert evaluator(8, "jit", Constant(), top_k=5)({}, split).correct == 20
+    for top_k, correct in ((1, 0), (5, 20)):
+        evaluate, _ = evaluator(8, "jit", recipe_of(Constant()), top_k=top_k)
+        assert evaluate({}, split).correct == correct
 
 
-@pytest.mark.parametrize("mode", parallel.MODES)
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("num_views", [5, 10])
 def test_several_views_are_averaged_as_probabilities(num_views: int, mode: str) -> None:
     """Against NumPy and Pillow's croppings, written out."""
-    model, crop, n = Linear(), 4, 3 * BATCH + 7
-    rng = np.random.default_rng(1)
-    params = model.init(jax.random.key(1), np.zeros((1, 4, 4, 3), np.float32))["params"]
-    kernel = np.asarray(params["Dense_0"]["kernel"], np.float64)
-    mesh = parallel.make_mesh(8)
-    evaluate = Evaluator(
-        model,
-        losses.cross_entropy,
-        Preprocessing(crop, ("crop", "flip", "contrast"), "per_image"),
-        batch_size=BATCH,
+    crop, n = 4, 3 * BATCH + 7
+    variables = Linear().init(jax.random.key(1), np.zeros((1, 4, 4, 3), np.float32))
+    kernel = np.asarray(variables["params"]["Dense_0"]["kernel"], np.float64)
+    distortions = ("crop", "flip", "contrast")
+    evaluate, partitioner = evaluator(
+        8,
+        mode,
+        recipe_of(Linear(), crop=crop, distortions=distortions, normalise="per_image"),
         top_k=2,
-        mesh=mesh,
-        mode=mode,
-        clocks=Clocks(),
         num_views=num_views,
     )
-    images = rng.integers(0, 256, (n, 7, 9, 3), dtype=np.uint8)
-    labels = rng.integers(0, 5, n).astype(np.int32)
-    sums = evaluate(parallel.replicate(params, mesh), Split(images, labels))
+    split = noise(n, seed=1, shape=(7, 9, 3))
+    sums = evaluate(partitioner.replicate(variables), split)
     found = summarise("test_multiview", sums)
 
     correct, loss = 0, 0.0
-    for image, label in zip(images, labels, strict=True):
+    for image, label in zip(split.images, split.labels, strict=True):
         softmaxes = []
         for mirror in (False, True)[: num_views // 5]:
             for left, top in ((0, 0), (5, 0), (0, 3), (5, 3), (2, 1)):
@@ -109,3 +119,53 @@ def test_several_views_are_averaged_as_probabilities(num_views: int, mode: str) 
     assert found["test_multiview/count"] == n
     assert found["test_multiview/correct"] == correct
     np.testing.assert_allclose(found["test_multiview/loss"], loss / n, rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_devices", [1, 2])
+def test_every_network_of_several_seeds_is_evaluated_as_alone(num_devices: int) -> None:
+    """On the same pictures, of which each counts once for each network."""
+    recipe, num_seeds, options = recipe_of(Linear()), 4, {"batch_size": BATCH}
+    states = [init_state(recipe, (4, 4, 1), seed=seed) for seed in range(num_seeds)]
+    together = Partitioner(make_mesh(num_devices), num_seeds=num_seeds)
+    evaluate = Evaluator(recipe, together, clocks=Clocks(), **options)
+    variables = together.put_each([state.variables for state in states])
+    for n in (1, BATCH - 1, BATCH, 3 * BATCH + 7):
+        split = noise(n, seed=n)
+        found = summarise("test", evaluate(variables, split))
+        losses = found["test/loss"]
+        for k, state in enumerate(states):
+            mine = of_seed(found, k)
+            loss, correct = by_hand(state.variables, split)
+            assert mine["test/correct"] == correct
+            assert mine["test/accuracy"] == correct / n
+            assert mine["test/count"] == n
+            np.testing.assert_allclose(mine["test/loss"], loss, rtol=1e-5)
+        assert found["test/loss/mean"] == pytest.approx(statistics.mean(losses))
+        assert found["test/loss/std"] == pytest.approx(statistics.stdev(losses))
+    assert len(set(losses)) == num_seeds
+
+
+def test_the_average_of_the_weights_is_evaluated_beside_them() -> None:
+    recipe, split = recipe_of(Linear(), ema_decay=0.9), noise(3 * BATCH + 7, seed=2)
+    state = init_state(recipe, (4, 4, 1), seed=0)
+    other = jax.tree.map(lambda leaf: -2 * leaf + 0.1, state.params)
+    state = dataclasses.replace(state, ema_params=other)
+    evaluate_both, partitioner = evaluator(2, "jit", recipe)
+    found = evaluate_state(evaluate_both, partitioner.replicate(state), split, "eval")
+    alone = evaluate(recipe, state, split, batch_size=BATCH)
+    assert len(found) == len(alone) == 8
+    for prefix, short, variables in (
+        ("eval/", "", state.variables),
+        ("eval_ema/", "ema/", state.ema_variables),
+    ):
+        loss, correct = by_hand(variables, split)
+        for values, key in ((found, prefix), (alone, short)):
+            assert values[f"{key}correct"] == correct
+            assert values[f"{key}accuracy"] == correct / len(split.labels)
+            assert values[f"{key}count"] == len(split.labels)
+            np.testing.assert_allclose(values[f"{key}loss"], loss, rtol=1e-5)
+    assert found["eval/loss"] != found["eval_ema/loss"]
+    without = dataclasses.replace(state, ema_params=None)
+    assert evaluate(recipe, without, split).keys() == {
+        *("accuracy", "correct", "count", "loss")
+    }

@@ -6,15 +6,18 @@ import re
 import subprocess
 import sys
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax import exporting, network
+from cnnjax import exporting
 from cnnjax.data.augment import Preprocessing
 from cnnjax.errors import InputError
 from cnnjax.models import MODELS
+from cnnjax.models.forward import init_variables
+from cnnjax.network import Network
 
 CROPPED = Preprocessing(24, ("crop", "flip"), "per_image")
 PLAIN = Preprocessing(0, (), "unit")
@@ -24,6 +27,7 @@ CASES = {
     "MLP": ({}, PLAIN, (28, 28, 1)),
     "LeNet5": ({}, PLAIN, (28, 28, 1)),
     "LeNet5-modern": ({"variant": "modern"}, PLAIN, (28, 28, 1)),
+    "Stock": ({}, CROPPED, (32, 32, 3)),
 }
 CARD = {"classes": [str(i) for i in range(10)], "dataset": {"name": "noise"}}
 
@@ -50,15 +54,38 @@ except ImportError:
 SIZES = (1, 3, 128)
 
 
-def network_of(case):
+class Stock(nn.Module):
+    """With statistics of its own, as Flax's examples have them."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        x = nn.relu(nn.BatchNorm(use_running_average=not train)(nn.Conv(8, (3, 3))(x)))
+        x = nn.Dropout(0.5, deterministic=not train)(x.mean((1, 2)))
+        return nn.Dense(self.num_classes)(x)
+
+
+def network_of(case) -> Network:
     options, preprocessing, image_shape = CASES[case]
-    model = MODELS[case.split("-")[0]](num_classes=10, **options)
-    fed = jnp.zeros((1, *preprocessing.output_shape(image_shape)))
-    params = jax.jit(model.init)(jax.random.key(0), fed)["params"]
+    name = case.split("-")[0]
+    model = Stock(10) if name == "Stock" else MODELS[name](num_classes=10, **options)
+    shape = preprocessing.output_shape(image_shape)
+    make = jax.jit(init_variables, static_argnums=(0, 2))
     # As drawn, the outputs of some are all but equal, whatever is put in.
-    params = jax.tree.map(lambda leaf: leaf * 2, params)
-    logits = network.make_logits(model, params, preprocessing)
-    return network.make_probabilities(logits), image_shape
+    variables = jax.tree.map(lambda x: x * 2, make(model, jax.random.key(0), shape))
+    return Network(
+        model=model,
+        variables=variables,
+        num_seeds=1,
+        seed_index=-1,
+        weights="params",
+        step=0,
+        preprocessing=preprocessing,
+        image_shape=image_shape,
+        class_names=tuple(CARD["classes"]),
+        dataset="noise",
+    )
 
 
 def assert_plain(exported):
@@ -71,13 +98,14 @@ def assert_plain(exported):
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "CifarCNN"])
 def test_every_network_is_exported_for_any_batch(case):
-    probabilities, image_shape = network_of(case)
-    exported = exporting.to_stablehlo(probabilities, image_shape)
+    network = network_of(case)
+    image_shape = network.image_shape
+    exported = exporting.to_stablehlo(network.probabilities, image_shape)
     assert_plain(exported)
     sides = ",".join(map(str, image_shape))
     assert str(exported.in_avals[0]) == f"uint8[batch,{sides}]"
     images = np.random.default_rng(0).integers(0, 256, (3, *image_shape), np.uint8)
-    found, expected = exported.call(images), jax.jit(probabilities)(images)
+    found, expected = exported.call(images), network.predict(images)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -85,13 +113,14 @@ def test_every_network_is_exported_for_any_batch(case):
 def written(tmp_path_factory):
     """The CIFAR network's export, some pictures, and their probabilities."""
     folder = tmp_path_factory.mktemp("export")
-    probabilities, shape = network_of("CifarCNN")
-    exported = exporting.to_stablehlo(probabilities, shape)
+    network = network_of("CifarCNN")
+    exported = exporting.to_stablehlo(network.probabilities, network.image_shape)
     assert_plain(exported)
     exporting.write(folder / "network", exported, CARD)
-    images = np.random.default_rng(1).integers(0, 256, (128, *shape), np.uint8)
+    shape = (128, *network.image_shape)
+    images = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
     np.save(folder / "images.npy", images)
-    expected = [np.asarray(jax.jit(probabilities)(images[:n])) for n in SIZES]
+    expected = [np.asarray(jax.jit(network.probabilities)(images[:n])) for n in SIZES]
     return folder, expected
 
 

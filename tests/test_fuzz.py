@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from cnnjax import config
 from cnnjax.data.sources import npz, pictures
 from cnnjax.errors import InputError, RunError
 from cnnjax.workdir.checkpoints import Checkpoints
@@ -118,6 +119,27 @@ def test_pictures(tmp_path, form, examples):
 
     fuzz(examples, load, damaged(stream.getvalue()))
     assert set(read) == {(8, 8, 3)}
+
+
+@EXAMPLES
+def test_stored_configurations(examples):
+    whole = json.loads(json.dumps(config.default_config("CifarCNN").to_dict()))
+    names = st.sampled_from([*whole, *whole["optim"], "name", "epochs", "a.b", ""])
+    nested = st.dictionaries(names, json_values, max_size=3)
+    read = []
+
+    def load(change, section, field, value):
+        values = whole | change
+        if isinstance(values.get(section), dict) and field in values[section]:
+            values |= {section: values[section] | {field: value}}
+        try:
+            read.append(config.from_stored(values).to_dict())
+        except InputError as error:
+            assert str(error).startswith(("got ", "a "))
+
+    changes = st.just({}) | st.dictionaries(names, json_values | nested, max_size=2)
+    fuzz(examples, load, changes, names, names, json_values)
+    assert config.default_config("CifarCNN").to_dict() in read
 
 
 @EXAMPLES

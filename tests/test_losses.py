@@ -2,8 +2,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax import assembly, losses
-from cnnjax.config import default_config
+from cnnjax import losses
+from cnnjax.losses import Penalty
 
 
 def test_cross_entropy_by_hand() -> None:
@@ -23,16 +23,6 @@ def test_label_smoothing_by_hand() -> None:
     np.testing.assert_allclose(smoothed, [-(targets * log_softmax).sum()], 1e-6)
 
 
-def test_evaluations_smooth_no_labels() -> None:
-    config = default_config("CifarCNN")
-    config.optim.label_smoothing = 0.1
-    recipe = assembly.make_recipe(config, 10)
-    logits, labels = 30 * jnp.eye(10)[:1], jnp.array([0])
-    # Nine other classes get a hundredth each, 30 nats away.
-    np.testing.assert_allclose(recipe.loss_fn(logits, labels), [2.7], 1e-5)
-    np.testing.assert_allclose(recipe.eval_loss_fn(logits, labels), [0], atol=1e-5)
-
-
 def params() -> dict:
     return {
         "conv1": {"kernel": jnp.full((2, 2), 5.0), "bias": jnp.ones(2)},
@@ -41,11 +31,15 @@ def params() -> dict:
     }
 
 
+CHOSEN = ("local3", "local4")
+
+
 def test_l2_touches_exactly_the_kernels_named() -> None:
-    layers = ("local3", "local4")
+    penalty = Penalty(l2=0.1, layers=CHOSEN)
     # 0.1 * (1 + 4 + 9) / 2
-    np.testing.assert_allclose(losses.l2_penalty(params(), layers, 0.1), 0.7, 1e-6)
-    grads = jax.grad(losses.l2_penalty)(params(), layers, 0.1)
+    np.testing.assert_allclose(penalty.l2_loss(params()), 0.7, 1e-6)
+    assert penalty.l1_loss(params()) == 0.0
+    grads = jax.grad(penalty.l2_loss)(params())
     np.testing.assert_allclose(grads["local3"]["kernel"], [[0.1, -0.2]], 1e-6)
     np.testing.assert_allclose(grads["local4"]["kernel"], [[0.3]], 1e-6)
     for layer, name in (("conv1", "kernel"), ("conv1", "bias"), ("local3", "bias")):
@@ -53,13 +47,39 @@ def test_l2_touches_exactly_the_kernels_named() -> None:
 
 
 def test_no_layers_no_penalty() -> None:
-    assert losses.l2_penalty(params(), (), 0.1) == 0.0
+    for penalty in (Penalty(0.1, 0.1, layers=()), Penalty(), Penalty(layers=CHOSEN)):
+        assert penalty.l1_loss(params()) == penalty.l2_loss(params()) == 0.0
 
 
 def test_l1_by_hand() -> None:
-    layers = ("local3", "local4")
+    penalty = Penalty(l1=0.1, layers=CHOSEN)
     # 0.1 * (1 + 2 + 3)
-    np.testing.assert_allclose(losses.l1_penalty(params(), layers, 0.1), 0.6, 1e-6)
-    grads = jax.grad(losses.l1_penalty)(params(), layers, 0.1)
+    np.testing.assert_allclose(penalty.l1_loss(params()), 0.6, 1e-6)
+    assert penalty.l2_loss(params()) == 0.0
+    grads = jax.grad(penalty.l1_loss)(params())
     np.testing.assert_allclose(grads["local3"]["kernel"], [[0.1, -0.1]], 1e-6)
     np.testing.assert_array_equal(grads["conv1"]["kernel"], 0.0)
+
+
+def test_without_names_it_is_of_every_kernel_and_nothing_else() -> None:
+    """However deep; neither biases nor what normalisations and embeddings have."""
+    tree = {
+        "block": {"conv": {"kernel": jnp.full((2, 2), 2.0), "bias": jnp.ones(2)}},
+        "norm": {"scale": jnp.ones(2), "bias": jnp.ones(2)},
+        "embed": {"embedding": jnp.ones((3, 2))},
+        "kernel": jnp.array([3.0]),
+        "kernels": {"other": jnp.ones(1)},
+    }
+    penalty = Penalty(l1=1.0, l2=1.0, layers=None)
+    assert penalty == Penalty(1.0, 1.0)
+    assert penalty.is_penalised(tree) == {
+        "block": {"conv": {"kernel": True, "bias": False}},
+        "norm": {"scale": False, "bias": False},
+        "embed": {"embedding": False},
+        "kernel": True,
+        "kernels": {"other": False},
+    }
+    assert penalty.l1_loss(tree) == 4 * 2 + 3
+    assert penalty.l2_loss(tree) == (4 * 4 + 9) / 2
+    named = Penalty(l1=1.0, layers=("conv",))
+    assert named.l1_loss(tree) == 4 * 2, "the layer is the part before the kernel"

@@ -4,7 +4,8 @@ import numpy as np
 import optax
 import pytest
 
-from cnnjax import losses, optimizers
+from cnnjax import optimizers
+from cnnjax.losses import Penalty
 
 
 def schedule(name: str, **changes):
@@ -57,9 +58,8 @@ def fit(params: dict) -> jax.Array:
 def test_l2_in_the_chain_is_l2_in_the_loss(name: str) -> None:
     """The penalty's gradient goes through the optimiser, unlike AdamW's decay."""
     rate = schedule("constant", learning_rate=0.01)
-    in_chain = optimizers.make_optimizer(
-        name, rate, momentum=0.9, l2=0.2, penalised=("local3",)
-    )
+    penalty = Penalty(l2=0.2, layers=("local3",))
+    in_chain = optimizers.make_optimizer(name, rate, penalty=penalty, momentum=0.9)
     plain = optimizers.make_optimizer(name, rate, momentum=0.9)
     a, b = tree(), tree()
     state_a, state_b = in_chain.init(a), plain.init(b)
@@ -68,7 +68,7 @@ def test_l2_in_the_chain_is_l2_in_the_loss(name: str) -> None:
         a = optax.apply_updates(a, updates)
 
         def total(params: dict) -> jax.Array:
-            return fit(params) + losses.l2_penalty(params, ("local3",), 0.2)
+            return fit(params) + penalty.l2_loss(params)
 
         updates, state_b = plain.update(jax.grad(total)(b), state_b, b)
         b = optax.apply_updates(b, updates)
@@ -85,6 +85,45 @@ def test_adam_by_hand() -> None:
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
         x -= 0.1 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
         np.testing.assert_allclose(params, [x], rtol=1e-5)
+
+
+def test_adamw_is_optax_s_on_the_kernels() -> None:
+    rate = schedule("linear", learning_rate=0.1)
+    ours = optimizers.make_optimizer("adamw", rate, weight_decay=0.2)
+    mask = {
+        "conv1": {"kernel": True},
+        "local3": {"kernel": True, "bias": False},
+    }
+    theirs = optax.adamw(rate, weight_decay=0.2, mask=mask)
+    a, b = tree(), tree()
+    state_a, state_b = ours.init(a), theirs.init(b)
+    for _ in range(5):
+        updates, state_a = ours.update(jax.grad(fit)(a), state_a, a)
+        a = optax.apply_updates(a, updates)
+        updates, state_b = theirs.update(jax.grad(fit)(b), state_b, b)
+        b = optax.apply_updates(b, updates)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), a, b)
+
+
+def test_adamw_decays_apart_from_the_gradient() -> None:
+    """Without one by rate * decay * w; of the gradient of l2 Adam keeps the sign."""
+    rate, params = schedule("constant", learning_rate=0.1), tree()
+    zeros = jax.tree.map(jnp.zeros_like, params)
+
+    def updated(name: str, **options) -> dict:
+        tx = optimizers.make_optimizer(name, rate, **options)
+        return tx.update(zeros, tx.init(params), params)[0]
+
+    decayed = updated("adamw", weight_decay=0.2)
+    coupled = updated("adam", weight_decay=0.2, penalty=Penalty(l2=0.2))
+    for layer in params:
+        kernel = params[layer]["kernel"]
+        np.testing.assert_allclose(decayed[layer]["kernel"], -0.02 * kernel, 1e-6)
+        by_sign = -0.1 * jnp.sign(kernel)
+        np.testing.assert_allclose(coupled[layer]["kernel"], by_sign, 1e-5)
+    assert decayed["local3"]["bias"] == coupled["local3"]["bias"] == 0
+    for name in set(optimizers.OPTIMIZERS) - {"adamw"}:
+        assert not any(map(jnp.any, jax.tree.leaves(updated(name, weight_decay=0.2))))
 
 
 def test_adagrad_starts_from_a_tenth() -> None:
@@ -118,12 +157,13 @@ def test_warm_up_is_a_ramp_to_the_schedule(name: str) -> None:
 
 def test_l1_in_the_chain_is_l1_in_the_loss() -> None:
     rate = schedule("constant", learning_rate=0.01)
-    tx = optimizers.make_optimizer("sgd", rate, l1=0.2, penalised=("local3",))
+    penalty = Penalty(l1=0.2, layers=("local3",))
+    tx = optimizers.make_optimizer("sgd", rate, penalty=penalty)
     params = tree()
     updates, _ = tx.update(jax.grad(fit)(params), tx.init(params), params)
 
     def total(params: dict) -> jax.Array:
-        return fit(params) + losses.l1_penalty(params, ("local3",), 0.2)
+        return fit(params) + penalty.l1_loss(params)
 
     expected = jax.tree.map(lambda g: -0.01 * g, jax.grad(total)(params))
     jax.tree.map(
@@ -135,7 +175,7 @@ def test_muon_by_hand() -> None:
     """Against NumPy: Newton-Schulz five times, scaled; the rest is Adam's."""
     rate = schedule("constant", learning_rate=0.1)
     random = np.random.default_rng(0)
-    shapes = {"conv1": (3, 3, 2, 4), "local3": (5, 3), "logits": (3, 2)}
+    shapes = {"conv1": (3, 3, 2, 4), "local3": (5, 3), "logits": (5, 3)}
     grads = {
         layer: {
             "kernel": jnp.asarray(random.normal(size=shape), jnp.float32),
@@ -155,8 +195,12 @@ def test_muon_by_hand() -> None:
 
     adam = optax.adam(rate, nesterov=True)
     others, _ = adam.update(grads, adam.init(grads))
-    for name, layers in (("muon", ("conv1", "local3")), ("muon_conv", ("conv1",))):
-        tx = optimizers.make_optimizer(name, rate)
+    for name, output_layer, layers in (
+        ("muon", "logits", ("conv1", "local3")),
+        ("muon", "local3", ("conv1", "logits")),
+        ("muon_conv", "logits", ("conv1",)),
+    ):
+        tx = optimizers.make_optimizer(name, rate, output_layer=output_layer)
         updates, _ = tx.update(grads, tx.init(grads), grads)
         for layer in shapes:
             kernel = others[layer]["kernel"]

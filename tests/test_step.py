@@ -1,6 +1,5 @@
 """One step on any number of devices, under jit and pmap: the same step."""
 
-import dataclasses
 import functools
 
 import flax.linen as nn
@@ -9,20 +8,49 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax import losses, optimizers, parallel, prng
+from cnnjax import losses, prng
 from cnnjax.data import augment, load, sampling
-from cnnjax.data.augment import Preprocessing
-from cnnjax.data.load import Split
-from cnnjax.models import MODELS, cifar
+from cnnjax.data.dataset import Split
+from cnnjax.models import CifarCNN, SimpleCNN
+from cnnjax.parallel import Part, Partitioner, make_mesh
+from cnnjax.recipe import Recipe, make_recipe
 from cnnjax.state import TrainState, init_state
 from cnnjax.step import make_train_step
 
 BATCH = 64
-L2 = 0.004
-CHAPTER = Preprocessing(24, ("crop", "flip", "brightness", "contrast"), "per_image")
-UNIT = Preprocessing(0, (), "unit")
-# Network -> (embedded data set, preprocessing, learning rate): the chapter's recipes.
-RECIPES = {"CifarCNN": ("shapes", CHAPTER, 1e-3), "SimpleCNN": ("digits", UNIT, 1e-4)}
+
+
+class Stock(nn.Module):
+    """As Flax's examples are: its statistics and masks are no business of devices."""
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        # A bias would have no gradient but roundings, which Adam makes large.
+        x = nn.Conv(8, (5, 5), strides=2, use_bias=False)(x)
+        x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
+        x = nn.Dropout(0.5, deterministic=not train)(x.reshape(len(x), -1))
+        return nn.Dense(10, name="logits")(x)
+
+
+# Network -> (embedded data set, its recipe): the chapter's, and anybody's.
+RECIPES: dict[str, tuple[str, Recipe]] = {
+    "CifarCNN": (
+        "shapes",
+        make_recipe(
+            CifarCNN(),
+            learning_rate=1e-3,
+            l2=0.004,
+            ema_decay=0.999,
+            crop=24,
+            distortions=("crop", "flip", "brightness", "contrast"),
+        ),
+    ),
+    "SimpleCNN": (
+        "digits",
+        make_recipe(SimpleCNN(), learning_rate=1e-4, ema_decay=0.999),
+    ),
+    "Stock": ("digits", make_recipe(Stock(), l1=1e-3, l2=0.01, ema_decay=0.999)),
+}
 
 
 @functools.cache
@@ -30,8 +58,12 @@ def pictures(name: str) -> Split:
     return load.load_embedded(RECIPES[name][0]).train
 
 
+def start(name: str, recipe: Recipe) -> TrainState:
+    return init_state(recipe, pictures(name).images.shape[1:], seed=0)
+
+
 def batch_of(step: int, name: str = "CifarCNN") -> dict[str, np.ndarray]:
-    split, how = pictures(name), RECIPES[name][1]
+    split, how = pictures(name), RECIPES[name][1].preprocessing
     positions = range(step * BATCH, (step + 1) * BATCH)
     index = sampling.example_indices(0, len(split.labels), positions)
     position = np.array(positions, np.uint32)
@@ -46,39 +78,20 @@ def batch_of(step: int, name: str = "CifarCNN") -> dict[str, np.ndarray]:
     }
 
 
-def make(name: str):
-    model = MODELS[name]()
-    rate = optimizers.make_schedule(
-        "constant",
-        learning_rate=RECIPES[name][2],
-        decay_steps=1,
-        decay_rate=1.0,
-        staircase=False,
-    )
-    l2 = L2 if name == "CifarCNN" else 0.0
-    tx = optimizers.make_optimizer("adam", rate, l2=l2, penalised=cifar.PENALISED)
-    shape = RECIPES[name][1].output_shape(pictures(name).images.shape[1:])
-    state = init_state(model, tx, seed=0, image_shape=shape, ema=True)
-    step = make_train_step(
-        model,
-        tx,
-        loss_fn=losses.cross_entropy,
-        l2=l2,
-        penalised=cifar.PENALISED,
-        ema_decay=0.999,
-        axis_name=parallel.AXIS,
-    )
-    return step, state
+def compiled_for(recipe: Recipe, num_devices: int, mode: str = "jit", **options):
+    partitioner = Partitioner(make_mesh(num_devices), mode)
+    step = make_train_step(recipe, partitioner.axis_name)
+    parts = (Part.STATE, Part.TRAINING_BATCH)
+    return partitioner.compile(step, *parts, **options), partitioner
 
 
 def run(name: str, num_devices: int, mode: str, num_steps: int):
-    step, state = make(name)
-    mesh = parallel.make_mesh(num_devices)
-    compiled = parallel.compile_step(step, mesh, mode, donate=True)
-    state, found = parallel.replicate(state, mesh), []
+    recipe = RECIPES[name][1]
+    compiled, partitioner = compiled_for(recipe, num_devices, mode, donate=True)
+    state, found = partitioner.replicate(start(name, recipe)), []
     for number in range(num_steps):
-        batch = batch_of(number, name)
-        state, metrics = compiled(state, parallel.put_batch(batch, mesh, mode))
+        batch = partitioner.put_batch(batch_of(number, name))
+        state, metrics = compiled(state, batch)
         found.append(jax.device_get(metrics))
     if mode == "jit":
         assert compiled._cache_size() == 1, "compiled once, whatever the step"
@@ -107,6 +120,13 @@ def test_devices_and_modes_agree(reference, num_devices: int, mode: str) -> None
         found[0]["grad_norm"], expected[0]["grad_norm"], rtol=1e-5
     )
     assert other.step == state.step == 5
+    assert (state.collections is None) == (name != "Stock")
+    for statistics in ("collections", "ema_collections"):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+            getattr(other, statistics),
+            getattr(state, statistics),
+        )
 
 
 def test_the_same_devices_give_the_same_bytes() -> None:
@@ -115,30 +135,25 @@ def test_the_same_devices_give_the_same_bytes() -> None:
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
-@pytest.mark.parametrize("num_devices", [2, 8])
-def test_gradients_are_summed_once(num_devices: int) -> None:
-    """After one SGD step the update is minus the gradient: 1e-5 a leaf."""
-    model = MODELS["CifarCNN"]()
-    rate = optimizers.make_schedule(
-        "constant", learning_rate=1.0, decay_steps=1, decay_rate=1.0, staircase=False
-    )
-    tx = optimizers.make_optimizer("sgd", rate)
-    step = make_train_step(
-        model, tx, loss_fn=losses.cross_entropy, axis_name=parallel.AXIS
-    )
-    state = init_state(model, tx, seed=0, image_shape=(24, 24, 3))
-    batch = batch_of(0)
+@pytest.fixture(scope="module")
+def gradient():
+    """A recipe whose update is minus the gradient; a state, a batch, the gradient."""
+    recipe = make_recipe(CifarCNN(), optimizer="sgd", learning_rate=1.0, crop=24)
+    state, batch = start("CifarCNN", recipe), batch_of(0)
 
     def mean_loss(params):
-        logits = model.apply({"params": params}, batch["image"])
+        logits = recipe.model.apply({"params": params}, batch["image"])
         return jnp.mean(losses.cross_entropy(logits, batch["label"]))
 
-    expected = jax.jit(jax.grad(mean_loss))(state.params)
-    mesh = parallel.make_mesh(num_devices)
-    compiled = parallel.compile_step(step, mesh)
-    after, _ = compiled(
-        parallel.replicate(state, mesh), parallel.put_batch(batch, mesh)
-    )
+    return recipe, state, batch, jax.jit(jax.grad(mean_loss))(state.params)
+
+
+@pytest.mark.parametrize("num_devices", [2, 8])
+def test_gradients_are_summed_once(gradient, num_devices: int) -> None:
+    """After one SGD step the update is minus the gradient: 1e-5 a leaf."""
+    recipe, state, batch, expected = gradient
+    compiled, partitioner = compiled_for(recipe, num_devices)
+    after, _ = compiled(partitioner.replicate(state), partitioner.put_batch(batch))
 
     def check(before, updated, gradient):
         error = np.linalg.norm((before - updated) - gradient)
@@ -150,16 +165,9 @@ def test_gradients_are_summed_once(num_devices: int) -> None:
 
 
 def test_the_mask_leaves_examples_out() -> None:
-    _, state = make("CifarCNN")
-    single = jax.jit(
-        make_train_step(
-            MODELS["CifarCNN"](),
-            optimizers.make_optimizer("sgd", lambda _: 0.1),
-            loss_fn=losses.cross_entropy,
-        )
-    )
-    sgd = optimizers.make_optimizer("sgd", lambda _: 0.1)
-    state = dataclasses.replace(state, opt_state=sgd.init(state.params))
+    recipe = make_recipe(CifarCNN(), optimizer="sgd", learning_rate=0.1, crop=24)
+    state = start("CifarCNN", recipe)
+    single = jax.jit(make_train_step(recipe))
     batch = batch_of(0)
     batch["mask"][16:] = 0
     part = {name: values[:16] for name, values in batch.items()}
@@ -173,11 +181,10 @@ def test_the_mask_leaves_examples_out() -> None:
 
 
 def test_the_average_follows_the_parameters() -> None:
-    step, state = make("CifarCNN")
-    mesh = parallel.make_mesh(1)
-    batch = parallel.put_batch(batch_of(0), mesh)
+    recipe = RECIPES["CifarCNN"][1]
+    state = start("CifarCNN", recipe)
     after: TrainState
-    after, _ = parallel.compile_step(step, mesh)(parallel.replicate(state, mesh), batch)
+    after, _ = jax.jit(make_train_step(recipe))(state, batch_of(0))
     decay = 2 / 11  # (1 + step) / (10 + step) after the first update
     expected = jax.tree.map(
         lambda old, new: decay * old + (1 - decay) * new, state.params, after.params
@@ -199,13 +206,13 @@ def test_dropout_masks_follow_seed_and_position() -> None:
             self.param("unused", nn.initializers.zeros, (1,))
             return draw(dropout_keys) if dropout_keys is not None else images
 
-    tx = optimizers.make_optimizer("sgd", lambda _: 0.1)
-    step = jax.jit(make_train_step(Fed(), tx, loss_fn=losses.cross_entropy))
+    recipe = make_recipe(Fed(), optimizer="sgd", learning_rate=0.1)
+    step = jax.jit(make_train_step(recipe))
     batch = batch_of(0, "SimpleCNN")
     later = batch | {"position": batch["position"] + BATCH}
 
     def loss(seed: int, fed: dict) -> float:
-        state = init_state(Fed(), tx, seed=seed, image_shape=(28, 28, 1))
+        state = init_state(recipe, (28, 28, 1), seed=seed)
         return float(step(state, fed)[1]["loss"])
 
     assert loss(0, batch) == loss(0, batch)

@@ -1,8 +1,8 @@
-"""Distortions: how they are drawn, and what they do to pictures.
+"""Distortions of images: their random parameters, and their application in JAX.
 
-Parameters are always drawn here, with threefry, which is the same on every backend;
-`apply` uses them in JAX and `tf_pipeline.apply` in tf.data, so that both make the same
-pictures.
+Parameters are always drawn here, with threefry, which gives the same numbers on every
+backend; `apply` uses them in JAX and `tf_pipeline.apply` in tf.data, so both pipelines
+make the same images.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from cnnjax import prng
 
-# In the order in which they are applied; the chapter's (section 5.3) are the last four.
+# In the order of application; the chapter's (section 5.3) are crop to contrast.
 AFFINE = ("shift", "rotate", "scale")
 DISTORTIONS = (*AFFINE, "crop", "flip", "brightness", "contrast", "cutout")
 NORMALISATIONS = ("per_image", "unit")
@@ -26,24 +26,24 @@ NORMALISATIONS = ("per_image", "unit")
 BRIGHTNESS_MAX_DELTA = 63.0
 CONTRAST_RANGE = (0.2, 1.8)
 
-# For digits: what a hand does. Pixels either way, radians either way, a factor.
+# The variation of handwriting, for digits: at most so many pixels and radians either
+# way, and a range of factors.
 SHIFT_MAX = 2.0
 ROTATION_MAX = math.radians(10)
 SCALE_RANGE = (0.9, 1.1)
 
-# Side of the square that cutout covers, as a share of the picture's: 16 of CIFAR-10's
+# Side of the square that cutout covers, as a fraction of the image's: 16 of CIFAR-10's
 # 32 pixels (DeVries and Taylor 2017, section 4.1).
 CUTOUT_SHARE = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """What happens to a picture between the data set and the network.
+    """How images of a data set become the input of a network.
 
     Attributes:
-        crop: side of the square that the network sees, in pixels; 0 for the whole
-            picture.
-        distortions: of training pictures; some of `DISTORTIONS`.
+        crop: side of the square that the network sees, in pixels; 0 for no crop.
+        distortions: of training images; some of `DISTORTIONS`.
         normalise: "per_image" or "unit", see `normalise`.
     """
 
@@ -52,24 +52,24 @@ class Preprocessing:
     normalise: str
 
     def output_shape(self, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
-        """Returns (height, width, channels) of what the network is fed."""
+        """Returns (height, width, channels) of the network's input."""
         height, width, channels = image_shape
         return (self.crop or height, self.crop or width, channels)
 
 
 class DistortionParams(NamedTuple):
-    """What is drawn for each example of a batch.
+    """The parameters of each example of a batch; None for distortions not applied.
 
     Attributes:
-        affine: float32 [batch, 2, 3], from (row, column, 1) of the distorted picture
-            to (row, column) of the one it is taken from; None without.
+        affine: maps (row, column, 1) of a pixel of the distorted image to (row, column)
+            in the original, float32 [batch, 2, 3].
         top: first row of the crop, int32 [batch].
         left: first column of the crop, int32 [batch].
-        flip: whether it is mirrored left to right, bool [batch].
-        brightness: what is added to every pixel, float32 [batch]; None without.
-        contrast: factor about each channel's mean, float32 [batch]; None without.
-        cutout: row and column of the cropped picture at the centre of the square that
-            is covered, int32 [batch, 2]; None without.
+        flip: whether the image is mirrored left to right, bool [batch].
+        brightness: added to every pixel, float32 [batch].
+        contrast: factor about each channel's mean, float32 [batch].
+        cutout: row and column of the covered square's centre in the cropped image,
+            int32 [batch, 2].
     """
 
     affine: jax.Array | None
@@ -88,19 +88,16 @@ def draw(
     preprocessing: Preprocessing,
     image_shape: tuple[int, ...],
 ) -> DistortionParams:
-    """Draws the distortions of the examples at `positions`.
+    """Draws the distortion parameters of the examples at `positions`, uint32 [batch].
 
     shift ~ U[-2, 2) pixels along each side; rotate ~ U[-10, 10) degrees and
     scale ~ U[0.9, 1.1), about the centre; top, left ~ uniform{0 .. side - crop};
     flip ~ Bernoulli(1/2); brightness ~ U[-63, 63); contrast ~ U[0.2, 1.8); the centre
-    of cutout ~ uniform over the pixels that are left of the crop. What is not among the
-    distortions is left out: the crop is then the central one.
+    of cutout ~ uniform over the pixels of the crop. Parameters of distortions that are
+    not chosen are those of `central`.
 
-    Args:
-        key: the stream `prng.DATA` of the run.
-        positions: uint32 [batch].
-        preprocessing: crop and distortions.
-        image_shape: (height, width, channels) of the data set's pictures.
+    `key` is the run's stream `prng.DATA`; `image_shape` is the data set's, before any
+    crop.
     """
     height, width, _ = image_shape
     crop_height, crop_width, _ = preprocessing.output_shape(image_shape)
@@ -153,7 +150,7 @@ def central(
 ) -> DistortionParams:
     """Returns the parameters of evaluation: the central crop and nothing else.
 
-    As `tf.image.resize_with_crop_or_pad`, an odd remainder is cut at the end.
+    An odd margin is larger at the end, as in `tf.image.resize_with_crop_or_pad`.
     """
     height, width, _ = image_shape
     crop_height, crop_width, _ = preprocessing.output_shape(image_shape)
@@ -171,13 +168,14 @@ def central(
 def apply(
     images: jax.Array, params: DistortionParams, preprocessing: Preprocessing
 ) -> jax.Array:
-    """Moves, crops, flips, brightens, contrasts, normalises, covers (in this order).
+    """Turns uint8 images into the network's input, with the distortions of `params`.
 
-    Nothing is clipped on the way.
+    In this order: affine motion, crop, flip, brightness, contrast, normalisation,
+    cutout. Pixel values are not clipped.
 
     Args:
         images: uint8 [batch, height, width, channels].
-        params: for each example, from `draw` or `central`.
+        params: from `draw` or `central`.
         preprocessing: crop and normalisation.
 
     Returns:
@@ -206,16 +204,16 @@ def apply(
 
 
 def cut_out(x: jax.Array, centres: jax.Array) -> jax.Array:
-    """Sets a square of each picture to 0; the part of it outside the picture is lost.
+    """Sets a square of each image to 0; it may extend past the image's edge.
 
-    Its side is `CUTOUT_SHARE` of the picture's height, rounded down.
+    Its side is `CUTOUT_SHARE` of the height, rounded down.
 
     Args:
         x: float32 [batch, height, width, channels], normalised.
         centres: row and column of each square's centre, int32 [batch, 2].
 
     Source: DeVries and Taylor 2017, "Improved Regularization of Convolutional Neural
-    Networks with Cutout", where pictures are normalised before.
+    Networks with Cutout", which also normalises first.
     """
     height, width = x.shape[1:3]
     side = int(CUTOUT_SHARE * height)
@@ -229,15 +227,11 @@ def cut_out(x: jax.Array, centres: jax.Array) -> jax.Array:
 
 
 def normalise(x: jax.Array, how: str) -> jax.Array:
-    """Scales pixels to what the network expects.
+    """Normalises pixels in [0, 255], float32 [batch, height, width, channels].
 
-    per_image: (x - mean) / max(std, 1 / sqrt(num_values)) over each picture, as
+    per_image: (x - mean) / max(std, 1 / sqrt(num_values)) over each image, as
     `tf.image.per_image_standardization` (the chapter's text divides by the variance,
     its code by this). unit: x / 255, in [0, 1].
-
-    Args:
-        x: float32 [batch, height, width, channels], pixels in [0, 255].
-        how: one of `NORMALISATIONS`.
     """
     if how == "unit":
         return x * (1 / 255)
@@ -248,7 +242,7 @@ def normalise(x: jax.Array, how: str) -> jax.Array:
 
 
 def standard_view(images: jax.Array, preprocessing: Preprocessing) -> jax.Array:
-    """Returns what evaluation feeds the network: `apply` of the central crop."""
+    """Returns the network's input in evaluation: `apply` with the central crop."""
     params = central(images.shape[0], preprocessing, images.shape[1:])
     return apply(images, params, preprocessing)
 
@@ -256,19 +250,18 @@ def standard_view(images: jax.Array, preprocessing: Preprocessing) -> jax.Array:
 def views(
     images: jax.Array, preprocessing: Preprocessing, *, mirrored: bool
 ) -> jax.Array:
-    """Returns several standard views of each picture.
+    """Returns 5 or, with `mirrored`, 10 views of each image.
 
-    The crops of the four corners and of the middle, and with `mirrored` then the
-    mirror images of these five; each is normalised by itself.
+    They are the crops of the four corners and the centre, followed by their mirror
+    images; each is normalised by itself, and none is distorted.
 
     Args:
         images: uint8 [batch, height, width, channels].
-        preprocessing: crop (more than 0) and normalisation; its distortions are not
-            applied.
+        preprocessing: crop (more than 0) and normalisation.
         mirrored: whether mirror images are views too; they make no sense for digits.
 
     Returns:
-        float32 [views, batch, crop, crop, channels], 5 or 10 views.
+        float32 [views, batch, crop, crop, channels].
 
     Source: cuda-convnet's multiview test, `CroppedCIFARDataProvider` of `convdata.py`.
     """
@@ -293,20 +286,17 @@ def matrix(
     zoom: jax.Array,
     size: tuple[int, int],
 ) -> jax.Array:
-    """Returns where each pixel of a distorted picture is taken from.
+    """Returns the matrices `DistortionParams.affine`, float32 [batch, 2, 3].
 
     source = centre + rotation(angle) @ (pixel - centre - shift) / zoom, with
     rotation(a) = [[cos a, -sin a], [sin a, cos a]] on (row, column).
 
     Args:
-        rows: the picture moves down by this, pixels [batch].
-        columns: the picture moves right by this, pixels [batch].
-        angle: radians [batch].
-        zoom: the picture grows by this factor [batch].
-        size: height and width; the centre is between the middle pixels.
-
-    Returns:
-        float32 [batch, 2, 3].
+        rows: by which the image moves down, in pixels, [batch].
+        columns: by which the image moves right, in pixels, [batch].
+        angle: in radians, [batch].
+        zoom: factor by which the image grows, [batch].
+        size: (height, width); the centre is between the middle pixels.
     """
     middle_row, middle_column = (size[0] - 1) / 2, (size[1] - 1) / 2
     a, b = jnp.cos(angle) / zoom, jnp.sin(angle) / zoom
@@ -317,20 +307,16 @@ def matrix(
 
 
 def resample(images: jax.Array, moves: jax.Array) -> jax.Array:
-    """Takes each pixel from where `moves` says, bilinearly; zero outside the picture.
+    """Moves pixels by bilinear interpolation; outside the image there are zeros.
 
-    Args:
-        images: float32 [batch, height, width, channels].
-        moves: float32 [batch, 2, 3], see `matrix`.
-
-    Returns:
-        float32, the shape of `images`.
+    `images` and the result are float32 [batch, height, width, channels]; `moves` are
+    the matrices of `matrix`, float32 [batch, 2, 3].
     """
     batch, height, width, channels = images.shape
     pixels = images.reshape(batch, height * width, channels)
     row, column = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")
     grid = jnp.stack([row, column, jnp.ones_like(row)]).reshape(3, -1)
-    # float32 whatever the accelerator: TF32 would move pixels by a tenth of one.
+    # Full float32 on every accelerator: TF32 would move pixels by a tenth of a pixel.
     source = jnp.matmul(moves, grid.astype(jnp.float32), precision="highest")
     corner = jnp.floor(source)
     beyond = source - corner

@@ -1,4 +1,4 @@
-"""Batches made on the device from the data set there, without TensorFlow."""
+"""Training batches made on the device that holds the data set, without TensorFlow."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -22,19 +22,11 @@ def chunk(
     num_steps: int,
     capacity: int,
 ) -> dict[str, np.ndarray]:
-    """Returns which examples make up the next steps, made on the host.
-
-    Args:
-        seed: of the run.
-        num_examples: in the training set.
-        batch_size: of the global batch.
-        first_step: of the chunk.
-        num_steps: in the chunk, 1 to `capacity`.
-        capacity: steps that there is room for; what is over is filled with zeros.
+    """Returns the examples of the next `num_steps` steps, as arrays on the host.
 
     Returns:
-        index int32 and position uint32, [batch, capacity]: the batch leads, so that it
-        is what devices share.
+        index int32 and position uint32, [batch, capacity], with zeros after the first
+        `num_steps`. The batch is the first axis, which is split over the devices.
     """
     start = first_step * batch_size
     positions = range(start, start + num_steps * batch_size)
@@ -49,7 +41,7 @@ def chunk(
 
 
 def whole(split: Split) -> dict[str, np.ndarray]:
-    """Returns the data set as `make_batch` takes it: image uint8 and label int32."""
+    """Returns a split as `make_batch` takes it: image uint8 and label int32."""
     return {"image": split.images, "label": split.labels}
 
 
@@ -60,13 +52,12 @@ def make_batch(
     position: jax.Array,
     preprocessing: Preprocessing,
 ) -> dict[str, jax.Array]:
-    """Returns a batch: what `tf_pipeline.batches` makes of it, within 1e-4.
+    """Returns a batch, equal to that of `tf_pipeline.batches` within 1e-4.
 
     Args:
         seed: of the run, uint32 [].
-        data: image uint8 [num_examples, height, width, channels], label int32
-            [num_examples].
-        index: of the batch's examples, int32 [batch].
+        data: from `whole`.
+        index: of the batch's examples in `data`, int32 [batch].
         position: of the batch's examples in the run, uint32 [batch].
         preprocessing: crop, distortions and normalisation.
 
@@ -86,7 +77,7 @@ def make_batch(
 
 
 class HasPreprocessing(Protocol):
-    """A recipe, as far as batches need it."""
+    """The part of a recipe that batches need."""
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -96,20 +87,11 @@ class HasPreprocessing(Protocol):
 def batches(
     split: Split, recipe: HasPreprocessing, *, seed: int, batch_size: int, steps: range
 ) -> Iterator[dict[str, jax.Array]]:
-    """Yields the distorted training batches of some steps of a run, in order.
+    """Yields the distorted training batches of the given steps of a run, in order.
 
-    A batch is a pure function of (seed, step); each epoch uses every example once, and
+    Each is what `make_batch` returns, and a pure function of (seed, step), where `seed`
+    is in [0, 2**32) and steps count from 0. Each epoch uses every example once, and
     batches run across the ends of epochs.
-
-    Args:
-        split: the training pictures.
-        recipe: for its crop, distortions and normalisation.
-        seed: of the run, in [0, 2**32).
-        batch_size: examples a batch.
-        steps: which steps, from 0 on.
-
-    Yields:
-        what `make_batch` returns.
     """
     data = jax.device_put(whole(split))
     make = jax.jit(partial(make_batch, preprocessing=recipe.preprocessing))

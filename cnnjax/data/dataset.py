@@ -1,4 +1,4 @@
-"""What a data set is in memory: checked arrays, class names and a fingerprint."""
+"""Data sets in memory: checked arrays, class names and a fingerprint."""
 
 import dataclasses
 import hashlib
@@ -7,18 +7,18 @@ import numpy as np
 
 from cnnjax.errors import InputError
 
-# What a split may take in memory; far above any set these networks are for, and below
-# what a forged header could ask for.
+# The largest split accepted: far above any data set for these networks, and below what
+# a forged file header could claim.
 MAX_BYTES = 16 * 2**30
 
 
 class MissingDatasetError(InputError):
-    """The set is neither on the machine nor to be had."""
+    """The data set is neither on this machine nor available elsewhere."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Pictures and their labels.
+    """Images and their labels.
 
     Attributes:
         images: uint8 [n, height, width, channels] in [0, 255], C-contiguous.
@@ -34,11 +34,11 @@ class Dataset:
     """A data set for image classification, in memory.
 
     Attributes:
-        name: what results are labelled with.
-        version: TFDS's; for a file or folder, the start of the fingerprint.
-        train: what a network is trained on.
-        test: what it is tested on; empty where it was not opened.
-        class_names: one a class.
+        name: labels the results.
+        version: of TFDS; for a file or folder, the start of the fingerprint.
+        train: the training split.
+        test: the test split; empty if it was not loaded.
+        class_names: one per class, in the order of the labels.
         fingerprint: SHA-256 (hex) of the content, see `fingerprint`.
     """
 
@@ -56,7 +56,7 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of every picture."""
+        """(height, width, channels) of every image."""
         height, width, channels = self.train.images.shape[1:]
         return height, width, channels
 
@@ -68,14 +68,11 @@ def make_dataset(
     test: Split | None,
     class_names: tuple[str, ...],
 ) -> Dataset:
-    """Checks the arrays of a source, brings them to one form and fingerprints them.
+    """Checks the arrays of a source, converts them to one form and fingerprints them.
 
-    Args:
-        name: of the set.
-        version: of the set; "" stands for the first 12 digits of the fingerprint.
-        train: images uint8 [n, height, width, channels], labels of any integer [n].
-        test: the same; None where it was not opened, and stands there empty.
-        class_names: one a class.
+    Images are uint8 [n, height, width, channels], labels of any integer type [n]. A
+    `version` of "" becomes the first 12 digits of the fingerprint, and a `test` of
+    None, which was not loaded, an empty split.
 
     Raises:
         InputError: an array has another type or shape, a split is empty, a label is
@@ -98,8 +95,8 @@ def make_dataset(
 def fingerprint(train: Split, test: Split, class_names: tuple[str, ...]) -> str:
     """Returns the SHA-256 (hex) of both splits and the class names.
 
-    It covers each array's dtype, shape and bytes (little-endian), in the order train
-    images, train labels, test images, test labels, and then the names.
+    It covers each array's dtype, shape and bytes (little-endian), in the order training
+    images, training labels, test images, test labels, and then the names.
     """
     digest = hashlib.sha256()
     for array in (train.images, train.labels, test.images, test.labels):

@@ -1,7 +1,6 @@
-"""A data set by name, file or folder: decoded once, kept as uint8 in memory.
+"""Loads a data set by name, file or folder: decoded once, kept as uint8 in memory.
 
-Each source is a file of `data.sources`. TensorFlow is imported only when a TFDS set is
-read.
+Each source is a file of `data.sources`. TensorFlow is imported only for a TFDS set.
 """
 
 import dataclasses
@@ -27,14 +26,13 @@ class Source:
     Attributes:
         kind: "tfds", "npz", "folder" or "embedded".
         name: of the set, for "tfds" (`NAME`, `NAME/CONFIG`, `NAME:VERSION`) and
-            "embedded" (one of `EMBEDDED`); "" where none is named. A file or folder is
+            "embedded" (one of `EMBEDDED`); "" if none is named. A file or folder is
             named after itself.
         directory: for "tfds" the data dir, where "" is TFDS's own (`TFDS_DATA_DIR`,
             else `~/tensorflow_datasets`); for "folder" the folder.
         file: for "npz".
-        download: whether the network may be used.
-        on_missing: "embedded" allows a stand-in where nothing is named; "error" does
-            not.
+        download: whether the set may be downloaded.
+        on_missing: "embedded" allows a stand-in if nothing is named; "error" does not.
     """
 
     kind: str
@@ -52,14 +50,14 @@ def load_dataset(
 
     Args:
         name: an embedded set ("shapes", "digits"), an `.npz` file, a folder of
-            pictures, or the name of a TFDS set, such as "cifar10".
-        dir: TFDS's data dir; "" for its own. With it, `name` is that of a TFDS set.
-        download: whether the network may be used.
-        with_test: whether the test split is opened.
+            images, or the name of a TFDS set, such as "cifar10".
+        dir: TFDS's data dir; "" for its default. With it, `name` is that of a TFDS set.
+        download: whether the set may be downloaded.
+        with_test: whether the test split is loaded.
 
     Raises:
-        MissingDatasetError: the set is neither on the machine nor available.
-        InputError: the data are not what is needed.
+        MissingDatasetError: the set is neither on this machine nor available.
+        InputError: the arrays or files do not have the needed form.
     """
     kind = "tfds"
     if not dir:
@@ -77,22 +75,16 @@ def load_dataset(
 def load_source(
     source: Source, *, default_name: str, stand_in: str, with_test: bool = True
 ) -> Dataset:
-    """Loads a data set.
+    """Loads the data set of a source.
 
-    A set that was asked for, by name or directory, is that set or an error. Where
-    neither is given, `default_name` is looked for and `stand_in` replaces it where it
-    is missing, under its own name.
-
-    Args:
-        source: where it comes from.
-        default_name: the TFDS set to look for where none is named.
-        stand_in: one of `EMBEDDED`.
-        with_test: whether the test split is opened at all; a search must not.
+    If the source names one, by name, directory or file, it is that one or an error.
+    Otherwise it is the TFDS set `default_name` or, if that is missing, the embedded set
+    `stand_in`, under its own name. A search loads without the test split.
 
     Raises:
-        MissingDatasetError: the set is neither on the machine nor available.
-        InputError: the kind is unknown or not that of `file`, or the data are not what
-            is needed.
+        MissingDatasetError: the set is neither on this machine nor available.
+        InputError: the kind is unknown or not that of `file`, or the arrays or files
+            do not have the needed form.
     """
     name, directory, file = source.name, source.directory, source.file
     if source.kind == "tfds":
@@ -101,7 +93,7 @@ def load_source(
                 f"got data.file={file!r} and data.source=tfds, need data.source=npz to"
                 " read a file; set --config.data.source=npz"
             )
-        # Here and below: a source and the packages it needs are imported when used.
+        # Here and below, a source is imported when used, with the packages it needs.
         from cnnjax.data.sources import tfds
 
         try:
@@ -138,11 +130,7 @@ def load_source(
 
 
 def load_embedded(name: str, *, with_test: bool = True) -> Dataset:
-    """Makes one of the sets that need no download.
-
-    Args:
-        name: one of `EMBEDDED`.
-        with_test: whether the test split is passed on.
+    """Makes one of the sets `EMBEDDED`, which need no download.
 
     Raises:
         InputError: there is no such set.
@@ -161,14 +149,10 @@ def load_embedded(name: str, *, with_test: bool = True) -> Dataset:
 
 
 def take_first(dataset: Dataset, train_examples: int) -> Dataset:
-    """Keeps the first `train_examples` training examples, as if there were no others.
-
-    Args:
-        dataset: any.
-        train_examples: in [1, number of training examples].
+    """Returns the data set with only its first `train_examples` training examples.
 
     Raises:
-        InputError: `train_examples` is out of range.
+        InputError: `train_examples` is not in [1, number of training examples].
     """
     count = len(dataset.train.labels)
     if not 0 < train_examples <= count:
@@ -183,17 +167,13 @@ def take_first(dataset: Dataset, train_examples: int) -> Dataset:
 
 
 def hold_out(dataset: Dataset, val_examples: int) -> tuple[Dataset, Split]:
-    """Takes the last `val_examples` training examples out, for validation.
-
-    Args:
-        dataset: any.
-        val_examples: in [0, number of training examples).
+    """Splits off the last `val_examples` training examples for validation.
 
     Returns:
-        the data set with what is left to train on, and the validation split.
+        the data set with the remaining training examples, and the validation split.
 
     Raises:
-        InputError: `val_examples` is out of range.
+        InputError: `val_examples` is not in [0, number of training examples).
     """
     count = len(dataset.train.labels)
     if not 0 <= val_examples < count:

@@ -1,4 +1,4 @@
-"""The distorted batches of a run, made by tf.data ahead of the steps that use them."""
+"""Training batches made by tf.data on the host, ahead of the steps that use them."""
 
 import os
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ from cnnjax.data.load import Split
 from cnnjax.data.tensorflow_import import import_tensorflow
 
 tf = import_tensorflow()
-Tensor = Any  # tf.Tensor, which a module imported by name cannot offer as a type
+Tensor = Any  # tf.Tensor; type checkers do not see a module imported by name
 
-# Draws and permutations are made for this many steps at a time, so that their fixed
-# cost is shared; with their pictures that is 27 MB for CIFAR-10 at 128 a batch.
+# Random draws and permutations are made for this many steps at a time, to spread their
+# fixed cost. With the images this takes 27 MB for CIFAR-10 with batches of 128.
 CHUNK_STEPS = 64
 PREFETCH_STEPS = 4
 
@@ -32,26 +32,18 @@ def batches(
     workers: int,
     rows: slice = slice(None),
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields the distorted training batches of some steps of a run, in order.
+    """Yields the distorted training batches of consecutive steps of a run, in order.
 
-    A batch is a pure function of (seed, step): any number of workers makes the same
-    bytes, from the start or from any step.
-
-    Args:
-        split: the training pictures.
-        preprocessing: crop, distortions and normalisation.
-        seed: of the run.
-        batch_size: of the global batch.
-        steps: which steps, consecutive.
-        workers: threads that tf.data may use; the chapter uses 16.
-        rows: of every batch, which are all that is made.
+    A batch is a pure function of (seed, step): any number of `workers`, which are the
+    threads that tf.data may use (the chapter uses 16), makes the same bytes, from the
+    start or from any step. Only the given `rows` of each batch are made.
 
     Yields:
         image float32 [batch, height, width, channels], label int32 [batch],
         mask float32 [batch] of ones, position uint32 [batch].
     """
     if not steps:
-        return iter(())  # a run that was killed in its last evaluation
+        return iter(())  # the run was killed in its last evaluation
     key = prng.from_seed(seed, prng.DATA)
     image_shape = split.images.shape[1:]
 
@@ -61,13 +53,13 @@ def batches(
             positions = range(start * batch_size, (start + count) * batch_size)
             indices = sampling.example_indices(seed, len(split.labels), positions)
             indices = indices.reshape(count, batch_size)[:, rows].ravel()
-            # Always as many as a whole chunk has: one compiled program draws them all.
+            # Always as many as a full chunk has, so that `draw` compiles only once.
             whole = np.arange(CHUNK_STEPS * batch_size).reshape(-1, batch_size)
             drawn = (whole[:, rows].ravel() + positions.start).astype(np.uint32)
             params = jax.device_get(
                 augment.draw(key, drawn, preprocessing, image_shape)
             )
-            # Gathered here and not in the graph, which would hold a copy of them all.
+            # Not gathered in the graph, which would hold a copy of all images.
             chunk = {"image": split.images[indices], "label": split.labels[indices]}
             chunk |= {"position": drawn}
             chunk |= {k: v for k, v in params._asdict().items() if v is not None}
@@ -98,7 +90,7 @@ def batches(
     dataset = dataset.map(make_batch, num_parallel_calls=workers, deterministic=True)
     dataset = dataset.prefetch(PREFETCH_STEPS)
     options = tf.data.Options()
-    # Threads of its own, and no more than cores: others would take turns with XLA.
+    # A thread pool of its own, no larger than the cores, takes the least time from XLA.
     options.threading.private_threadpool_size = min(workers, os.cpu_count() or 1)
     options.threading.max_intra_op_parallelism = 1
     return dataset.with_options(options).as_numpy_iterator()
@@ -107,21 +99,12 @@ def batches(
 def apply(
     images: Tensor, params: augment.DistortionParams, preprocessing: Preprocessing
 ) -> Tensor:
-    """Does what `augment.apply` does, with plain TF operations on the whole batch.
-
-    Args:
-        images: uint8 [batch, height, width, channels].
-        params: tensors [batch], or None.
-        preprocessing: crop and normalisation.
-
-    Returns:
-        float32 [batch, crop, crop, channels].
-    """
+    """Does what `augment.apply` does, with TF operations on all images at once."""
     shape = tuple(images.shape[1:])
     if params.affine is not None:
         images = resample(images, params.affine)
     height, width, channels = preprocessing.output_shape(shape)
-    # Crop and flip are one gather of pixels, wherever they are.
+    # Crop and flip together are one gather of pixels.
     rows = params.top[:, None] + tf.range(height)[None, :]
     columns = tf.range(width)[None, :]
     columns = tf.where(params.flip[:, None], width - 1 - columns, columns)
@@ -129,7 +112,7 @@ def apply(
     first_row = tf.range(tf.shape(rows)[0])[:, None] * shape[0]
     pixel = ((first_row + rows) * shape[1])[:, :, None] + columns[:, None, :]
     x = tf.cast(tf.gather(tf.reshape(images, [-1, channels]), pixel), tf.float32)
-    # In rows of pixels: three channels are too few for one instruction to take at once.
+    # As rows of values: three channels are too few to fill a vector instruction.
     x = tf.reshape(x, [-1, height, width * channels])
     brightness = tf.constant(0.0)
     if params.brightness is not None:
@@ -137,7 +120,7 @@ def apply(
     if params.contrast is not None:
         mean = tf.reshape(tf.reduce_mean(x, axis=1), [-1, width, channels])
         mean = tf.tile(tf.reduce_mean(mean, axis=1)[:, None], [1, 1, width])
-        # Brightness moves the mean as it moves the pixels: one pass less.
+        # Brightness moves mean and pixels alike, so adding it to the mean saves a pass.
         x = (x - mean) * params.contrast[:, None, None] + (mean + brightness)
     elif params.brightness is not None:
         x = x + brightness
@@ -152,7 +135,7 @@ def apply(
 
 
 def cut_out(x: Tensor, centres: Tensor) -> Tensor:
-    """Does what `augment.cut_out` does, on tensors of the same shapes."""
+    """Does what `augment.cut_out` does, with TF operations."""
     height, width = x.shape[1:3]
     side = int(augment.CUTOUT_SHARE * height)
     first = centres - side // 2
@@ -165,15 +148,7 @@ def cut_out(x: Tensor, centres: Tensor) -> Tensor:
 
 
 def resample(images: Tensor, affine: Tensor) -> Tensor:
-    """Does what `augment.resample` does.
-
-    Args:
-        images: uint8 [batch, height, width, channels].
-        affine: float32 [batch, 2, 3].
-
-    Returns:
-        float32 [batch, height, width, channels].
-    """
+    """Does what `augment.resample` does, for uint8 images, with TF operations."""
     height, width, channels = images.shape[1:]
     pixels = tf.cast(tf.reshape(images, [-1, height * width, channels]), tf.float32)
     row, column = np.mgrid[:height, :width].reshape(2, -1).astype(np.float32)

@@ -25,15 +25,15 @@ class CifarCNN(nn.Module):
 
     Attributes:
         num_classes: number of logits.
-        lrn: whether norm1 and norm2 normalise; without, they pass their input on.
+        lrn: whether norm1 and norm2 normalise; if not, they return their input.
         lrn_depth_radius: half the window of channels.
-        lrn_bias: what the window's energy is added to.
-        lrn_alpha: weight of the energy. TF's is not divided by the window's size;
+        lrn_bias: added to the weighted energy of the window.
+        lrn_alpha: weight of the energy. TF does not divide it by the window's size, so
             cuda-convnet's scale 0.001 over nine channels is 0.001 / 9 here.
         lrn_beta: the exponent.
-        pool: side of the pooling windows, which move by 2; 3 overlap, 2 do not.
+        pool: side of the pooling windows, with stride 2; windows of 3 overlap.
         width: factor on the number of channels and units of every hidden layer.
-        activation: "relu", "sigmoid" or "tanh", all increasing, as pool1 needs.
+        activation: "relu", "sigmoid" or "tanh"; increasing, as `Conv.between` requires.
         dtype: of the computation; parameters, norms and logits are float32.
     """
 
@@ -50,7 +50,7 @@ class CifarCNN(nn.Module):
 
     @property
     def facts(self) -> Facts:
-        """What training needs to know."""
+        """Facts that training and reports need."""
         return Facts(
             # The chapter penalises these two (section 5.3; weight 0.004 each).
             penalised=("local3", "local4"),
@@ -61,14 +61,10 @@ class CifarCNN(nn.Module):
     def __call__(
         self, images: jax.Array, dropout_keys: jax.Array | None = None
     ) -> jax.Array:
-        """Maps standardised images to class scores.
+        """Returns the logits, float32 [batch, num_classes].
 
-        Args:
-            images: float32 [batch, height, width, channels], standardised per image.
-            dropout_keys: not used; the network has no dropout.
-
-        Returns:
-            logits, float32 [batch, num_classes].
+        `images` are float32 [batch, height, width, channels], standardised per image.
+        `dropout_keys` are not used, as the network has no dropout.
         """
         del dropout_keys
         activation = ACTIVATIONS[self.activation]
@@ -77,7 +73,7 @@ class CifarCNN(nn.Module):
             Conv,
             features=self._units(64),
             kernel_size=(5, 5),
-            # As TF's, 0.05 is the deviation before the normal is truncated at two.
+            # As in TF, 0.05 is the deviation before truncation at two deviations.
             kernel_init=truncated_normal(0.05),
             dtype=self.dtype,
         )
@@ -116,6 +112,6 @@ class CifarCNN(nn.Module):
         x = lrn.local_response_normalization(
             x, self.lrn_depth_radius, self.lrn_bias, self.lrn_alpha, self.lrn_beta
         )
-        # It has no parameters and is no module, whose output Flax could capture.
+        # Flax captures only modules' outputs, and this is a plain function.
         self.sow("intermediates", name, x)
         return x

@@ -1,4 +1,4 @@
-"""What a network's class may say about itself, and what holds where it does not."""
+"""Facts that a network's class states about itself, with their defaults."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,30 +13,28 @@ LossFn = Callable[[jax.Array, jax.Array], jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """Facts about a network that its training, its reports and its scripts need.
+    """Facts about a network that training, reports and scripts need.
 
-    A network states them as the attribute `facts` of its class, or as a property where
-    they depend on its fields. A stock Linen module that states none has these defaults.
+    A network's class states them as the attribute `facts`, or as a property where they
+    depend on its fields. A stock Linen module without one has these defaults.
 
     Attributes:
         loss: (logits, labels) -> loss of each example, float32 [batch]; it may take
             `label_smoothing` too.
         penalised: the layers whose kernels L1 and L2 penalise; None for every kernel.
-        normalise: how its input is scaled, see `data.augment.normalise`.
-        first_conv: the name of the first convolution, whose kernel is shown as
-            pictures; "" where there is none.
-        output_layer: the name of the layer of the logits.
-        activation: what follows every other layer with weights, for summaries.
-        has_dropout: whether accuracy on a training batch needs a pass without dropout,
-            which the chapter prints for such networks.
-        dataset: what a script trains it on where no data set is named.
-        stand_in: the embedded data set that replaces `dataset` where it is missing.
+        normalise: how the input is scaled, see `data.augment.normalise`.
+        output_layer: name of the layer that returns the logits; without a layer of this
+            name it is the last one, and "" is none.
+        activation: of every other layer with weights, for summaries.
+        has_dropout: whether the training accuracy takes an extra pass without dropout,
+            as the chapter prints it for such networks.
+        dataset: what a script trains the network on if no data set is named.
+        stand_in: the embedded data set that replaces `dataset` if that is missing.
     """
 
     loss: Callable[..., jax.Array] = losses.cross_entropy
     penalised: tuple[str, ...] | None = None
     normalise: str = "per_image"
-    first_conv: str = ""
     output_layer: str = "logits"
     activation: Callable[[jax.Array], jax.Array] = nn.relu
     has_dropout: bool = False
@@ -45,6 +43,6 @@ class Facts:
 
 
 def facts_of(model: nn.Module) -> Facts:
-    """Returns what a network states about itself, or the defaults."""
+    """Returns the facts that a network states, or the defaults."""
     facts: Facts = getattr(model, "facts", Facts())
     return facts

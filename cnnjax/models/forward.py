@@ -1,9 +1,9 @@
-"""How a Linen module is called, whether one of the chapter's or anybody's.
+"""Calls Linen modules: the chapter's networks and stock ones, in one way.
 
-The chapter's networks take one dropout key for each example. A stock module, as Flax's
-examples write it, takes `train` and uses `nn.Dropout` and `nn.BatchNorm`, whose results
-would depend on how a batch is split over devices. Here they do not: each example has a
-dropout mask of its own, and batch statistics are those of the global batch.
+The chapter's networks take one dropout key per example. A stock module, written as
+Flax's examples are, takes `train` and uses `nn.Dropout` and `nn.BatchNorm`, whose
+results would depend on how a batch is split over devices. Here they do not: each
+example draws its own dropout mask, and batch statistics are those of the global batch.
 """
 
 import inspect
@@ -24,12 +24,9 @@ Variables = Mapping[str, Any]
 def init_variables(
     model: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]
 ) -> dict[str, Any]:
-    """Returns a network's initial parameters and other collections, by name.
+    """Returns the initial parameters and other collections of a network, by name.
 
-    Args:
-        model: any Linen module that `forward` can call.
-        key: a typed PRNG key.
-        image_shape: (height, width, channels) of what the network is fed.
+    `key` is a typed PRNG key; `image_shape` is that of the network's input.
     """
     images = jnp.zeros((1, *image_shape), jnp.float32)
     return dict(model.init(key, images, **_arguments(model, None)))
@@ -49,14 +46,13 @@ def forward(
             images, or with images and `train`.
         variables: its parameters and other collections, by name.
         images: float32 [batch, height, width, channels].
-        keys: while training, the dropout stream's typed keys [batch], one for each
-            example; None for evaluation.
-        axis_name: the mapped axis over which batch statistics are taken; None where
-            this device has the whole batch.
+        keys: for training, one typed dropout key per example, [batch]; None evaluates.
+        axis_name: the mapped axis over which batch statistics are taken; None if this
+            device has the full batch.
 
     Returns:
         logits, float32 [batch, num_classes], and the collections other than the
-        parameters as they are after the call, which changes them only in training.
+        parameters after the call, which only training changes.
     """
     arguments = _arguments(model, keys)
     own = {name: value for name, value in variables.items() if name != "params"}
@@ -80,12 +76,9 @@ def forward(
 def intermediates(
     model: nn.Module, variables: Variables, images: jax.Array
 ) -> dict[str, jax.Array]:
-    """Returns what the modules of a network return, by name, in the order of calls.
+    """Returns the outputs of a network's modules by name, in the order of calls.
 
-    Args:
-        model: as in `forward`.
-        variables: as in `forward`.
-        images: float32 [batch, height, width, channels].
+    The arguments are as in `forward`; dropout is off, and nothing is updated.
     """
     _, state = model.apply(
         variables,
@@ -97,7 +90,7 @@ def intermediates(
     found = {}
     for path, values in traverse_util.flatten_dict(state["intermediates"]).items():
         found["/".join(part for part in path if part != "__call__")] = values[0]
-    del found[""]  # of the network itself
+    del found[""]  # the output of the network itself
     return found
 
 
@@ -112,7 +105,7 @@ Interceptor = Callable[[Any, Any, Any, nn.module.InterceptorContext], Any]
 
 
 def _dropout_by_example(keys: jax.Array) -> Interceptor:
-    """Has every `nn.Dropout` draw the mask of an example from that example's key."""
+    """Makes every `nn.Dropout` draw each example's mask from that example's key."""
     calls: Counter[str] = Counter()  # a module that is called twice draws two masks
 
     def dropout(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -126,7 +119,7 @@ def _dropout_by_example(keys: jax.Array) -> Interceptor:
         path = "/".join(context.module.path)
         calls[path] += 1
         own = jax.vmap(lambda key: prng.stream(key, f"{path} {calls[path]}"))(keys)
-        # The axis of one keeps what `broadcast_dims` counts where it was.
+        # A batch axis of length one keeps the axes that `broadcast_dims` refers to.
         masked = jax.vmap(lambda key, row: call(row[None], rng=key, **given)[0])
         return masked(own, x)
 
@@ -134,18 +127,19 @@ def _dropout_by_example(keys: jax.Array) -> Interceptor:
 
 
 def _batch_norm_over(axis_name: str | None) -> Interceptor:
-    """Has every `nn.BatchNorm` take its statistics over `axis_name` as well."""
+    """Makes every `nn.BatchNorm` take its statistics over `axis_name`, none for None.
+
+    This also replaces an axis that the module names itself, as in Flax's ImageNet
+    example, since that axis is not mapped here.
+    """
 
     def batch_norm(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         module = context.module
-        if (
-            axis_name is None
-            or not isinstance(module, nn.BatchNorm)
-            or module.axis_name is not None
-        ):
+        is_norm = isinstance(module, nn.BatchNorm)
+        if not is_norm or module.axis_name == axis_name:
             return call(*args, **kwargs)
-        wider = module.clone(parent=None, name=None, axis_name=axis_name)
-        y, changed = wider.apply(
+        same = module.clone(parent=None, name=None, axis_name=axis_name)
+        y, changed = same.apply(
             module.variables, *args, mutable=["batch_stats"], **kwargs
         )
         for name, value in changed["batch_stats"].items():

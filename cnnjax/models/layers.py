@@ -1,4 +1,4 @@
-"""The convolution that the networks share."""
+"""The convolution layer that the networks share."""
 
 from collections.abc import Callable
 
@@ -14,9 +14,9 @@ Initializer = jax.nn.initializers.Initializer
 class Conv(nn.Module):
     """Convolution with stride 1 and a bias that is added after `between`.
 
-    out = between(x * kernel) + bias. A max-pool commutes with adding a bias to each
-    channel and with any increasing activation, so pooling first saves work and gives
-    the same result; the parameters stay those of the plain layer.
+    out = between(x * kernel) + bias. Max-pooling commutes with adding a bias to each
+    channel and with any increasing activation, so pooling as `between` saves work and
+    gives the same result; the parameters stay those of the plain layer.
 
     Attributes:
         features: number of output channels.
@@ -49,7 +49,7 @@ class Conv(nn.Module):
 
     @nn.nowrap
     def unpooled(self, x: jax.Array) -> jax.Array:
-        """Returns what a call would without `between`."""
+        """Returns the output that a call without `between` would have."""
         weights = self.variables["params"]
         kernel = weights["kernel"].astype(self.dtype)
         y = conv.conv(x.astype(self.dtype), kernel, self.padding)
@@ -58,8 +58,7 @@ class Conv(nn.Module):
     def multiply_adds(self, image_shape: tuple[int, ...]) -> int:
         """Returns height' * width' * kernel_height * kernel_width * in * features.
 
-        Args:
-            image_shape: (height, width, in) of one example.
+        `image_shape` is (height, width, in) of one example.
         """
         height, width, channels = image_shape
         kernel_height, kernel_width = self.kernel_size

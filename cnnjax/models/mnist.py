@@ -1,4 +1,4 @@
-"""The chapter's networks for MNIST: the convolutional one and the one it replaced."""
+"""The networks for MNIST: the chapter's convolutional one, and the MLP before it."""
 
 from functools import partial
 
@@ -15,18 +15,11 @@ IMAGE_SHAPE = (28, 28, 1)
 
 
 digits_facts = partial(Facts, normalise="unit", dataset="mnist", stand_in="digits")
-"""What the networks for MNIST have in common: grey pictures in [0, 1]."""
+"""The facts that all networks for MNIST share: images are scaled to [0, 1]."""
 
 
 def check_images(images: jax.Array) -> None:
-    """Checks that a batch is of MNIST's kind.
-
-    Args:
-        images: float [batch, 28, 28, 1].
-
-    Raises:
-        ValueError: colour, another size, or no batch axis.
-    """
+    """Raises ValueError unless images have the shape [batch, 28, 28, 1]."""
     if images.shape[1:] != IMAGE_SHAPE:
         raise ValueError(
             f"got images of shape {list(images.shape)}, need [batch, 28, 28, 1] "
@@ -38,14 +31,14 @@ class SimpleCNN(nn.Module):
     """Two convolutions with max-pooling, a hidden dense layer, dropout (section 5.2).
 
     conv1 5x5x32, pool 2x2, conv2 5x5x64, pool 2x2, fc1 1024, dropout, logits.
-    3,274,634 parameters for ten classes. The pools come before bias and ReLU, which
+    3,274,634 parameters for ten classes. Pooling comes before bias and ReLU, which
     gives the same result as the chapter's order (see `layers.Conv`).
 
     Attributes:
         num_classes: number of logits.
         dtype: of the computation; parameters and logits are float32.
         keep_prob: probability that dropout keeps a hidden unit, in (0, 1].
-        bias: what every bias starts at.
+        bias: initial value of every bias.
     """
 
     num_classes: int = 10
@@ -55,24 +48,17 @@ class SimpleCNN(nn.Module):
 
     @property
     def facts(self) -> Facts:
-        """What training needs to know."""
+        """Facts that training and reports need."""
         return digits_facts(has_dropout=self.keep_prob < 1)
 
     @nn.compact
     def __call__(
         self, images: jax.Array, dropout_keys: jax.Array | None = None
     ) -> jax.Array:
-        """Returns the logits.
+        """Returns the logits, float32 [batch, num_classes].
 
-        Args:
-            images: float32 [batch, 28, 28, 1], in [0, 1].
-            dropout_keys: typed PRNG keys [batch]; None turns dropout off.
-
-        Returns:
-            float32 [batch, num_classes].
-
-        Raises:
-            ValueError: images of another shape.
+        `images` are float32 [batch, 28, 28, 1] in [0, 1], or ValueError is raised;
+        `dropout_keys` are typed PRNG keys [batch], and None turns dropout off.
         """
         check_images(images)
         # The chapter's weight_variable and bias_variable (section 5.2).
@@ -99,7 +85,7 @@ class SimpleCNN(nn.Module):
 
 
 class MLP(nn.Module):
-    """One hidden layer on the flattened image: what the convolutions replaced.
+    """One hidden layer on the flattened image: the book's network before convolutions.
 
     hidden (ReLU), dropout, logits; 238,510 parameters with 300 hidden units and ten
     classes.
@@ -118,7 +104,7 @@ class MLP(nn.Module):
 
     @property
     def facts(self) -> Facts:
-        """What training needs to know."""
+        """Facts that training and reports need."""
         return digits_facts(has_dropout=self.keep_prob < 1)
 
     @nn.compact
@@ -129,8 +115,8 @@ class MLP(nn.Module):
         check_images(images)
         zeros = nn.initializers.zeros
         dense = partial(nn.Dense, bias_init=zeros, dtype=self.dtype)
-        # The book's weights: random to break the symmetry of the hidden units, and
-        # zero in the output layer, which has none to break.
+        # The book's initial weights: random to break the symmetry of the hidden units,
+        # and zero in the output layer, where the labels break it.
         weights = nn.initializers.truncated_normal(0.1)
         x = images.reshape(images.shape[0], -1)
         x = nn.relu(dense(self.hidden, kernel_init=weights, name="hidden")(x))

@@ -1,4 +1,4 @@
-"""A network's layers: their sizes, operations by formula, first kernel, activations."""
+"""A network's layers: sizes, numbers of operations, first kernel and activations."""
 
 import dataclasses
 import math
@@ -18,10 +18,10 @@ class Layer:
     """A layer with weights.
 
     Attributes:
-        name: its path in the parameters, with "/" between the parts.
-        output_shape: of one example, after what the layer ends with.
-        num_params: trainable numbers.
-        multiply_adds: for one example forward; two arithmetic operations each.
+        name: its path in the parameters, joined by "/".
+        output_shape: of one example, after any pooling that the layer includes.
+        num_params: number of trainable values.
+        multiply_adds: in the forward pass of one example; two operations each.
     """
 
     name: str
@@ -33,16 +33,14 @@ class Layer:
 def layers(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Layer]:
     """Returns the layers with weights, in order.
 
-    A convolution costs height * width * kernel_height * kernel_width * in * out, with
-    zeros around the picture counted as the hardware would; a dense layer in * out; any
-    other without a method `multiply_adds` each number of its `kernel`, where it has
-    one, at each place of its output.
-    Pooling, normalisation, activations and biases are not counted. The compiler's own
-    analysis leaves the zeros out and means nothing for Winograd's convolution.
+    Multiply-adds follow from formulas. A convolution has height * width *
+    kernel_height * kernel_width * in * out, padding included; a dense layer in * out.
+    Any other layer states them as a method `multiply_adds`, or uses each value of its
+    `kernel`, if it has one, at each position of its output. Pooling, normalisation,
+    activations and biases are not counted. The compiler's own analysis omits the
+    padding and does not fit Winograd's convolution.
 
-    Args:
-        model: a network of `cnnjax.models`.
-        input_shape: (height, width, channels) of what it is fed.
+    `input_shape` is (height, width, channels) of the network's input.
     """
     found: list[Layer] = []
 
@@ -73,7 +71,7 @@ def _multiply_adds(
 
 
 def table(found: list[Layer]) -> str:
-    """Returns the layers as lines of text, with the totals below."""
+    """Returns the layers as a table of text, with the totals below."""
     rows = [("layer", "output", "parameters", "multiply-adds")]
     for layer in found:
         shape = "x".join(str(n) for n in layer.output_shape)
@@ -91,15 +89,9 @@ def table(found: list[Layer]) -> str:
 def first_kernel(
     model: nn.Module, params: Any, input_shape: tuple[int, int, int]
 ) -> np.ndarray | None:
-    """Returns the kernel of a network's first convolution; None where it has none.
+    """Returns the kernel of a network's first convolution; None if it has none.
 
-    Args:
-        model: a Linen module.
-        params: its parameters.
-        input_shape: (height, width, channels) of what it is fed.
-
-    Returns:
-        float32 [height, width, in, out].
+    It is float32 [height, width, in, out]; `input_shape` is as in `layers`.
     """
     for layer in layers(model, input_shape):
         weights = params
@@ -114,18 +106,11 @@ def first_kernel(
 def activations(
     model: nn.Module, variables: Variables, images: jax.Array
 ) -> dict[str, jax.Array]:
-    """Returns what each layer with a kernel gives, after its activation.
+    """Returns the activations of each layer with a kernel: name -> float [batch, ...].
 
-    A convolution is taken before its pooling, as in the tutorial, and not as the
-    network computes it; the logits have no activation.
-
-    Args:
-        model: a Linen module.
-        variables: its parameters and other collections.
-        images: float32 [batch, height, width, channels], as the network is fed.
-
-    Returns:
-        layer -> float [batch, ...], in the order of the layers.
+    Those of a convolution are taken before pooling, as in the tutorial, although the
+    network pools first; the logits have no activation. `images` are the network's
+    input, float32 [batch, height, width, channels].
 
     Source: `_activation_summary` of tensorflow/models' tutorials/image/cifar10.
     """
@@ -135,15 +120,16 @@ def activations(
     def record(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
         out, module = next_fun(*args, **kwargs), context.module
         if context.method_name == "__call__" and "kernel" in _weights(module):
-            name = "/".join(module.path)
-            whole = module.unpooled(args[0]) if hasattr(module, "unpooled") else out
-            is_last = name == facts.output_layer
-            found[name] = whole if is_last else facts.activation(whole)
+            unpooled = hasattr(module, "unpooled")
+            found["/".join(module.path)] = module.unpooled(args[0]) if unpooled else out
         return out
 
     with nn.intercept_methods(record):
         forward(model, variables, images)
-    return found
+    outputs = facts.output_layer
+    if outputs and outputs not in found:  # a stock module names its layers as it likes
+        *_, outputs = found
+    return {k: v if k == outputs else facts.activation(v) for k, v in found.items()}
 
 
 def _weights(module: nn.Module) -> Mapping[str, Any]:

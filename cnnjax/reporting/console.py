@@ -1,4 +1,4 @@
-"""What a run prints as it begins and as it ends."""
+"""The console output at the start and end of a run, and its progress bar."""
 
 import sys
 import time
@@ -23,8 +23,8 @@ from cnnjax.models import summary
 from cnnjax.parallel import Partitioner
 from cnnjax.reporting import metrics_log
 
-# What final_metrics.json holds accuracies of, where they exist, in this order. Of the
-# validation split where a search has not opened the test set.
+# The prefixes of accuracies in final_metrics.json, in the order of printing: those that
+# exist. A search does not load the test split and has those of the validation split.
 TESTED = tuple(
     f"{split}{views}{average}"
     for split in ("test", "val")
@@ -42,12 +42,8 @@ def print_setup(
 ) -> None:
     """Prints the network's layers, the data set and the devices.
 
-    Args:
-        model: a Linen module.
-        input_shape: (height, width, channels) of what it is fed.
-        dataset: what it is trained and tested on.
-        partitioner: the devices, and how many seeds share them.
-        batch_size: of the global batch.
+    `input_shape` is (height, width, channels) of the network's input, and `batch_size`
+    that of the global batch.
     """
     print(summary.table(summary.layers(model, input_shape)))
     print(
@@ -66,11 +62,9 @@ def print_setup(
 
 
 def print_summary(final: Mapping[str, Any], top_k: int) -> None:
-    """Prints the precision, with counts and the data set's name, and the time taken.
+    """Prints the precision @ `top_k`, with counts and data set, and the time taken.
 
-    Args:
-        final: what `final_metrics.json` holds.
-        top_k: that the precision is at.
+    `final` is the content of `final_metrics.json`.
     """
     print_precisions(final, final["dataset"], top_k)
     print(
@@ -84,13 +78,10 @@ def print_summary(final: Mapping[str, Any], top_k: int) -> None:
 def print_precisions(
     values: Mapping[str, Any], dataset: str, top_k: int, seeds: Sequence[int] = ()
 ) -> None:
-    """Prints the precision of each of `TESTED` that `values` holds.
+    """Prints the precision @ `top_k` for each of `TESTED` that `values` holds.
 
-    Args:
-        values: as `evaluation.summarise` names them.
-        dataset: the name of what was tested on.
-        top_k: that the precision is at.
-        seeds: of the replicas, each of which gets a line before that of them all.
+    The keys are those of `evaluation.summarise`. Each of `seeds` gets a line of its own
+    before the line of their mean.
     """
     for prefix in TESTED:
         if f"{prefix}/accuracy" in values:
@@ -101,24 +92,20 @@ def print_precisions(
             print(metrics_log.precision_line(values, prefix, dataset, top_k))
 
 
-# Drawing takes about a millisecond; there is no thread that does it in between.
+# Drawing takes about a millisecond and happens in the training thread.
 SECONDS_BETWEEN = 0.5
 
 
 @contextmanager
 def bar(first: int, steps: int) -> Iterator[Callable[[int], None]]:
-    """Draws a bar of the steps done on the last line of a terminal.
+    """Draws a progress bar on the last line of a terminal, below what the block prints.
 
-    What is printed in the block stands above it. Where standard output is no terminal,
-    or one that cannot move its cursor, nothing is drawn and nothing changes. The cursor
-    stays visible, so that a run that is killed leaves the terminal as it was.
-
-    Args:
-        first: steps that are done already; the time left is not reckoned from them.
-        steps: of the whole run.
+    If standard output is no terminal, or one that cannot move its cursor, nothing is
+    drawn. The cursor stays visible, so that a run that is killed leaves it visible.
+    `first` steps of `steps` are done already and do not count for the time left.
 
     Yields:
-        a function that takes the number of steps done.
+        a function that takes the number of completed steps.
     """
     console = Console()
     if not sys.stdout.isatty() or console.is_dumb_terminal:
@@ -136,7 +123,7 @@ def bar(first: int, steps: int) -> Iterator[Callable[[int], None]]:
         *columns,
         console=console,
         auto_refresh=False,
-        # Or what goes to a file would end up here.
+        # Otherwise, standard error that goes to a file would appear here.
         redirect_stderr=sys.stderr.isatty(),
     ) as progress:
         console.show_cursor(True)

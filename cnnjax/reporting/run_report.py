@@ -1,4 +1,4 @@
-"""A report of runs: what their files say, and what the first one's network does."""
+"""The report of one or several runs: their files, and the first run's network."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -23,21 +23,17 @@ NUM_DISTORTED = 15
 
 
 def write(workdirs: Sequence[Path], load: Callable[[], Run]) -> Path:
-    """Writes a report of one or several runs, and prints where; the runs stay.
+    """Writes a report of one or several runs, and prints its path.
 
-    Several are compared, and what is said of a network is of the first one's. What is
-    not available, such as a checkpoint or the data, is said in the report and on
-    standard error, and the rest is reported.
-
-    Args:
-        workdirs: the folder of each run.
-        load: returns the first run, perhaps with other data.
+    Several runs are compared; the sections about a network show the first run's, which
+    `load` returns, perhaps with other data. If a checkpoint, the data or a file is
+    missing, the report and standard error say so, and the rest is reported.
 
     Returns:
-        `report/index.html` in the first run's folder; the pictures lie beside it.
+        `report/index.html` in the first run's folder; the images are beside it.
 
     Raises:
-        InputError: a run has logged nothing and saved nothing, or the folder cannot be
+        InputError: no run has logged or saved anything, or the folder cannot be
             written.
     """
     warnings: list[str] = []
@@ -81,7 +77,7 @@ def write(workdirs: Sequence[Path], load: Callable[[], Run]) -> Path:
 
 
 def _names(workdirs: Sequence[Path]) -> list[str]:
-    """Returns what each run is called: its folder, with its path where two have one."""
+    """Returns the names of the runs: those of their folders, or paths if two agree."""
     names = [workdir.resolve().name for workdir in workdirs]
     if len(set(names)) < len(names):
         return [str(workdir) for workdir in workdirs]
@@ -89,7 +85,7 @@ def _names(workdirs: Sequence[Path]) -> list[str]:
 
 
 def _read(workdir: Path, name: str, warnings: list[str]) -> RunFiles:
-    # The run's own, whatever other data its network is looked at with.
+    # The run's own configuration, even if its network is shown on other data.
     config = filled(files.read_json(workdir / files.CONFIG))
     records, torn = read_metrics(workdir / files.METRICS)
     if torn:
@@ -100,7 +96,7 @@ def _read(workdir: Path, name: str, warnings: list[str]) -> RunFiles:
         if (workdir / file).exists():
             optional[file] = files.read_json(workdir / file)
     final, manifest = optional[files.FINAL_METRICS], optional[files.MANIFEST]
-    if final.get("steps") != config["train.steps"]:  # of a run that was made longer
+    if final.get("steps") != config["train.steps"]:  # from before it was made longer
         final = {}
     if not final:
         last = max((record["step"] for record in records), default=0)
@@ -121,7 +117,7 @@ def _read(workdir: Path, name: str, warnings: list[str]) -> RunFiles:
 
 
 def _diagnose(workdir: Path, run: Run) -> list[Section]:
-    # Of several seeds, the first.
+    # With several seeds, the network of the first one is shown.
     state = of_one_seed(restore(workdir, run.abstract_state()), 0)
     variables = jax.device_get(state.variables)
     recipe, dataset = run.recipe, run.dataset

@@ -1,7 +1,8 @@
-"""What the original tutorial showed in TensorBoard, through tensorboardX.
+"""Writes what the original tutorial showed in TensorBoard, using tensorboardX.
 
-Written record by record in this thread: tensorboardX's own writer hands them to a
-thread over a bounded queue, and a run whose disk is full would wait for it for ever.
+Records are written in the training thread: tensorboardX's own writer passes them to
+another thread through a bounded queue, on which a run would wait forever when the disk
+is full.
 """
 
 import importlib.util
@@ -34,19 +35,18 @@ Look = Callable[[int, Any], Any]
 
 
 class Board:
-    """Event files of a run; where there are none to be, it does nothing.
+    """The event files of a run; without a folder it does nothing.
 
-    `train/` and `eval/` are apart, as in the tutorial, because a resumed run hides
-    `train/*` from its first step on, and what is said after updates only after it.
+    `train/` and `eval/` are separate, as in the tutorial, because a resumed run hides
+    old `train/*` records from its first step on, but `eval/*` records, which describe
+    the state after an update, only after that step.
     """
 
     def __init__(self, directory: Path | None, first_step: int, look: Look) -> None:
-        """Opens new event files, which hide what a stopped run wrote too far.
+        """Opens new event files, which hide records from `first_step` on.
 
-        Args:
-            directory: the folder for them; None for none.
-            first_step: updates that are done.
-            look: from `make_look`.
+        `first_step` is the number of completed updates: a stopped run may have written
+        more than it saved. `look` is from `make_look`; `directory` None writes nothing.
         """
         self._look = look
         self._files: dict[str, Any] = {}
@@ -64,7 +64,7 @@ class Board:
     def _purge(self, name: str, step: int) -> None:
         from tensorboardX.proto import event_pb2
 
-        # What TensorBoard knows a restarted program by.
+        # TensorBoard then hides the older files' records from this step on.
         log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._write(name, step, session_log=log)
 
@@ -75,7 +75,7 @@ class Board:
         self._files[name].write_event(event)
 
     def scalars(self, step: int, values: Mapping[str, float | int | str]) -> None:
-        """Writes the numbers among the values of a line of `metrics.jsonl`."""
+        """Writes the numeric values of a line of `metrics.jsonl`."""
         if not self._files:
             return
         from tensorboardX import summary as proto
@@ -86,16 +86,12 @@ class Board:
                 self._write(name, step, summary=proto.scalar(key, value))
 
     def look(self, step: int, variables: Any) -> None:
-        """Writes pictures, histograms and sparsity after `step` updates.
+        """Writes images, histograms and sparsity after `step` updates, at least 1.
 
-        `input` is the beginning of the last batch as it was distorted; `filters` are
-        those of the first convolution, each from its least to its greatest weight;
-        `activations` and `sparsity`, the fraction that is exactly zero, are of every
-        layer on that input.
-
-        Args:
-            step: updates done, at least 1.
-            variables: the network's parameters and other collections after them.
+        `input` is the beginning of the last batch, distorted; `filters` are those of
+        the first convolution, each scaled from its least to its greatest weight;
+        `activations` and `sparsity`, the fraction that is exactly zero, are those of
+        every layer on that input.
         """
         if not self._files:
             return
@@ -104,7 +100,7 @@ class Board:
         variables = jax.device_get(variables)
         images, outputs, kernel = jax.device_get(self._look(step - 1, variables))
         if not all(np.isfinite(values).all() for values in outputs.values()):
-            return  # it has diverged, which the figures of the next step will say
+            return  # it has diverged, which the check of the metrics will report
         write = partial(self._write, "eval", step)
 
         def picture(tag: str, values: np.ndarray) -> None:
@@ -123,12 +119,12 @@ class Board:
         self.flush()
 
     def flush(self) -> None:
-        """Hands what is written to the system."""
+        """Writes buffered records to the files."""
         for file in self._files.values():
             file.flush()
 
     def close(self) -> None:
-        """Ends the files."""
+        """Closes the files."""
         for file in self._files.values():
             file.close()
 
@@ -139,13 +135,8 @@ def open_board(
 ) -> Iterator[Board]:
     """Opens the event files of a run, in `workdir/tensorboard`, while the block runs.
 
-    Without tensorboardX, or where they are not wanted, nothing is written.
-
-    Args:
-        workdir: of the run.
-        first_step: updates that are done.
-        wanted: `train.tensorboard`.
-        look: from `make_look`.
+    Nothing is written unless `wanted`, or without tensorboardX. `first_step` is the
+    number of completed updates; `look` is from `make_look`.
     """
     found = importlib.util.find_spec("tensorboardX") is not None
     if wanted and not found:
@@ -159,18 +150,11 @@ def open_board(
 
 
 def make_look(recipe: Recipe, split: Split, seed: int, batch_size: int) -> Look:
-    """Returns (step, variables) -> the beginning of that step's batch, and its outputs.
+    """Returns a function (step, variables) that looks at the first images of a batch.
 
-    Args:
-        recipe: network and preprocessing.
-        split: the training pictures.
-        seed: of the run.
-        batch_size: of the global batch.
-
-    Returns:
-        A function of the step and of variables on the host. Of the first 32 pictures it
-        gives what the network is fed, float32 [n, height, width, channels]; what
-        `summary.activations` gives of that; and the first kernel, or None.
+    Its variables are on the host. It returns the network's input for the first 32
+    images of that step, float32 [n, height, width, channels], the result of
+    `summary.activations` for them, and the first kernel, or None.
     """
     key = prng.from_seed(seed, prng.DATA)
     model, how = recipe.model, recipe.preprocessing

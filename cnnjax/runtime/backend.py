@@ -1,4 +1,4 @@
-"""JAX's backend as this project wants it, set before it starts."""
+"""Settings of JAX's backend and of the logs, made before the backend starts."""
 
 import ctypes
 import hashlib
@@ -10,11 +10,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-# <malloc.h>: M_MMAP_MAX (no block is mapped by itself), M_TRIM_THRESHOLD and M_TOP_PAD
-# in bytes, and M_ARENA_MAX, because the other arenas follow rules of their own.
+# <malloc.h>: M_MMAP_MAX (no block gets a mapping of its own), M_TRIM_THRESHOLD and
+# M_TOP_PAD in bytes, and M_ARENA_MAX, because further arenas follow other rules.
 MALLOC_OPTIONS = {-4: 0, -1: 1 << 30, -2: 64 << 20, -8: 1}
 
-# The operations without an order of sums that the same choice of kernels would keep.
+# Keeps the order of every sum, and the choice of kernels, the same from run to run.
 DETERMINISTIC_GPU = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
 # A run's programs take 1 to 10 MB.
 COMPILE_CACHE_BYTES = 1 << 30
@@ -24,13 +24,13 @@ def start(*, compile_cache: bool = True, deterministic: bool = False) -> None:
     """Sets JAX up; call it before anything asks for a device.
 
     Each core of a CPU becomes a device: XLA runs parts of a step on one thread, and a
-    batch split over the cores keeps them all busy. Without effect where a GPU is the
-    default backend. What JAX's own environment variables say goes before this.
+    batch split over the cores keeps them all busy. This has no effect if a GPU is the
+    default backend. JAX's own environment variables take precedence.
 
     Args:
         compile_cache: keep compiled programs in the user's cache folder, so that a
             second start compiles nothing.
-        deterministic: have a GPU give the same bytes each time, as a CPU always does.
+        deterministic: make a GPU return the same bytes each time, as a CPU always does.
     """
     quieten()
     import jax
@@ -41,19 +41,19 @@ def start(*, compile_cache: bool = True, deterministic: bool = False) -> None:
     if compile_cache:
         _cache_compiled_programs()
     if deterministic:
-        # Read when the backend starts, which it has not yet.
+        # XLA reads this when the backend starts, which has not happened yet.
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} {DETERMINISTIC_GPU}".strip()
 
 
 def quieten() -> None:
-    """Silences what XLA, Orbax and asyncio log and also raise; idempotent.
+    """Silences the logs of XLA, Orbax and asyncio, whose errors are raised; idempotent.
 
     Call it before JAX is imported, which reads the setting for XLA, whose log reports
     each cached program as made for another machine (jax#38445). Orbax logs several
     lines on every save, a warning on every restore and a traceback on every error,
-    which it raises as well; asyncio adds those of coroutines that were given up.
-    `TF_CPP_MIN_LOG_LEVEL=0` lets them all speak.
+    which it raises as well; asyncio adds those of coroutines that were abandoned.
+    `TF_CPP_MIN_LOG_LEVEL=0` keeps all logs.
     """
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
         return
@@ -64,15 +64,15 @@ def quieten() -> None:
 
 
 def _cache_compiled_programs() -> None:
-    """Points JAX's persistent cache, whose key covers versions and flags, at a folder.
+    """Turns on JAX's persistent cache, whose key covers versions and flags.
 
-    Every program is kept, as start-up makes many small ones; the oldest go when the
-    folder grows over its bound.
+    It keeps every program, because start-up compiles many small ones, and deletes the
+    least recently used ones when the folder exceeds its bound.
     """
     import jax
 
     values = {
-        "jax_compilation_cache_dir": str(user_cache() / f"compiled-{_cpu_kind()}"),
+        "jax_compilation_cache_dir": str(user_cache() / f"compiled-{cpu_kind()}"),
         "jax_compilation_cache_max_size": COMPILE_CACHE_BYTES,
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
@@ -83,18 +83,18 @@ def _cache_compiled_programs() -> None:
 
 
 def user_cache() -> Path:
-    """Returns this program's folder in the user's cache, as XDG and macOS have it."""
+    """Returns this package's folder in the user's cache, as XDG or macOS defines it."""
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "cnnjax"
     base = os.environ.get("XDG_CACHE_HOME", "")
     return Path(base or Path.home() / ".cache") / "cnnjax"
 
 
-def _cpu_kind() -> str:
-    """Returns a digest of what the CPU can do, which the cache's key leaves out.
+def cpu_kind() -> str:
+    """Returns a digest of the CPU's features, which the cache's key does not cover.
 
-    Else a home folder that several machines share would hand one of them instructions
-    that it does not have.
+    Without it, machines that share a home folder could get programs with instructions
+    that they do not have.
     """
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
@@ -104,19 +104,19 @@ def _cpu_kind() -> str:
 
 
 def num_cores() -> int:
-    """Returns how many cores this process may use."""
+    """Returns the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _keep_freed_memory() -> None:
-    """Has the C library keep what a step frees for the next one.
+    """Makes glibc keep the memory that a step frees for the next step.
 
-    XLA allocates the results of every step anew. glibc gives large blocks back to the
-    kernel, which maps and zeroes their pages again at the next step: 40,000 page faults
-    a step of the CIFAR network, which took 1.6 to 2.0 times as long (two cores, batch
-    128). Nothing is done where the C library is another one.
+    XLA allocates the results of every step anew. glibc returns large blocks to the
+    kernel, which maps and zeroes their pages again: 40,000 page faults per step of the
+    CIFAR network, which took 1.6 to 2.0 times as long (two cores, batch 128). Other C
+    libraries are left as they are.
     """
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
@@ -125,11 +125,11 @@ def _keep_freed_memory() -> None:
 
 
 class _Hook:
-    """Reports what could not be raised, but for what a failed read or write leaves.
+    """Reports exceptions that cannot be raised, except those after an error of Orbax.
 
-    Where one array fails Orbax closes its event loop and raises. TensorStore then calls
-    the closed loop back about the other arrays, and the coroutines that waited for them
-    complain of having been given up, both at any later time.
+    When one array fails, Orbax closes its event loop and raises. At any later time
+    TensorStore calls the closed loop about the other arrays, and Python complains about
+    the coroutines that still waited for them.
     """
 
     def __init__(self, report: Callable[["sys.UnraisableHookArgs"], object]) -> None:

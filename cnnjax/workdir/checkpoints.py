@@ -1,7 +1,7 @@
-"""Which steps of a run are kept, and which of them it goes on from.
+"""The checkpoints of a run: which steps are kept, and from which it is resumed.
 
-Orbax writes a step under another name and renames it when it is whole. One that cannot
-be read, or is not what was written, is moved aside for the one before it.
+Orbax writes a step under another name and renames it when it is complete. A damaged
+checkpoint is renamed, and the run is resumed from the one before it.
 """
 
 import math
@@ -23,20 +23,18 @@ from cnnjax.workdir.integrity import not_finite
 class Checkpoints:
     """The checkpoints of one run, `<directory>/<step>/`; a context manager.
 
-    The newest two are kept, and the one of the highest score. Each step says which that
-    is, so that it is known whatever becomes of the others. Saving is asynchronous: an
-    error of a save is raised by `check`, by the next save or when the block ends.
+    The newest two are kept, and the one with the highest score. Each records which that
+    is, so that this is known even if the others are damaged. Saving is asynchronous:
+    `check`, the next save or the end of the block raises the error of a save.
     """
 
     def __init__(
         self, directory: Path, *, run: Mapping[str, Any], read_only: bool = False
     ) -> None:
-        """Opens the folder, making it if need be.
+        """Opens the folder, and makes it unless `read_only`, which changes nothing.
 
-        Args:
-            directory: of the run's checkpoints.
-            run: what the run is known by, see `identity.of_run`.
-            read_only: neither make, clean nor change anything; for another's run.
+        `run` is the run's identity (configuration hash, data fingerprint, seed), see
+        `config.identity`.
         """
         self._directory = directory.resolve()
         self._run = dict(run)
@@ -53,8 +51,8 @@ class Checkpoints:
                 cleanup_tmp_directories=not self._read_only,
                 create=not self._read_only,
                 read_only=self._read_only,
-                # Or it reads metrics, which this project does not save, from whatever
-                # is in the folder, and fails on the first that are no JSON.
+                # Otherwise Orbax would read metrics, which are not saved here, from any
+                # file in the folder, and fail on the first that is not JSON.
                 lightweight_initialize=True,
             ),
         )
@@ -87,9 +85,9 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def check(self) -> None:
-        """Raises RunError if a save has failed since, or the folder is gone.
+        """Raises RunError if a save has failed or the folder has been moved.
 
-        It waits for nothing, and is quick enough to be called at every step.
+        It does not wait, and is fast enough to be called at every step.
         """
         with self._disk_errors():
             self._check_folder()
@@ -97,7 +95,7 @@ class Checkpoints:
                 self._manager.wait_until_finished()
 
     def _check_folder(self) -> None:
-        # A save under way as the folder was moved has made another of that name.
+        # A save that is running when the folder is moved makes a new one of that name.
         if _inode(self._directory) != self._inode:
             raise FileNotFoundError("the folder was moved while this ran")
 
@@ -109,13 +107,13 @@ class Checkpoints:
         *,
         score: float | None = None,
     ) -> None:
-        """Saves the state after `step` updates, unless it is there already.
+        """Saves the state after `step` updates, unless it is saved already.
 
         Args:
-            step: number of updates done.
-            state: a tree of arrays; may be donated as soon as this returns.
-            about: whatever is to be known of it, as JSON.
-            score: higher is better; None where it was not evaluated.
+            step: number of completed updates.
+            state: a tree of arrays, which may be donated as soon as this returns.
+            about: further facts about the state, as JSON.
+            score: higher is better; None if it was not evaluated.
 
         Raises:
             RunError: the state is not finite; this save or the one before it could not
@@ -144,19 +142,17 @@ class Checkpoints:
             )
 
     def restore_latest(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
-        """Returns the newest good state and what was said about it; None if empty.
+        """Returns the newest intact state and its `about`; None without checkpoints.
 
-        A step that cannot be read or does not match its digest is passed over with a
-        warning, and renamed to `<step>.corrupt` (unless `read_only`) once one before it
-        has proved good. If none has, all stay, so that the next start fails as well.
-
-        Args:
-            like: a tree of arrays whose structure, shapes, dtypes and shardings the
-                restored one is to have.
+        A step that cannot be read or does not match its digest is skipped with a
+        warning, and renamed to `<step>.corrupt` (unless `read_only`) if an older one is
+        intact. If none is, all keep their names, so that the next start fails as well.
+        `like` is a tree of arrays with the structure, shapes, dtypes and shardings of
+        the state.
 
         Raises:
             InputError: the checkpoint is of another network or another run.
-            RunError: there are checkpoints, and none is good.
+            RunError: there are checkpoints, but none is intact.
         """
         reasons: dict[int, str] = {}
         for step in reversed(self.steps()):
@@ -167,7 +163,7 @@ class Checkpoints:
                 raise
             except Exception as error:  # Orbax raises whatever its readers raise.
                 reason = _reason(error)
-            # What one process cannot read, none goes on from.
+            # All processes skip a step that one of them cannot read.
             reason = max(processes.gather(reason))
             if reason:
                 reasons[step] = f"{step}: {reason}"
@@ -188,14 +184,13 @@ class Checkpoints:
         return None
 
     def restore_best(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
-        """Returns the best state and what was said about it; None if there is none.
+        """Returns the best state and its `about`; None if there is none.
 
-        Args:
-            like: as for `restore_latest`.
+        `like` is as for `restore_latest`.
 
         Raises:
             InputError: the checkpoint is of another network or another run.
-            RunError: it is damaged, or so are all that say which it is.
+            RunError: it is damaged, or so are all that record which step it is.
         """
         reasons = []
         for step in reversed(self.steps()):
@@ -241,14 +236,13 @@ KEEP_LATEST = 2
 
 
 class Best:
-    """The step of the highest score so far; to Orbax, its policy of what is kept.
+    """The step with the highest score so far, as Orbax's preservation policy.
 
-    Not Orbax's own best: that deletes the newest step where it is not among the best,
-    and a NaN takes the place of the best one.
+    Orbax's own policy for the best step deletes the newest step if it is not among the
+    best, and takes a NaN for the best score.
 
     Attributes:
-        record: {"step": step, "score": score}, of the earliest where several are
-            equal; None where there is none.
+        record: {"step": step, "score": score}, the earliest of equal ones, or None.
     """
 
     def __init__(self) -> None:
@@ -261,14 +255,14 @@ class Best:
         return self.record is None or score > self.record["score"]
 
     def offer(self, step: int, score: float | None) -> None:
-        """Takes note of a step, if it is better."""
+        """Records a step if its score is the highest so far."""
         if self.is_beaten_by(score):
             self.record = {"step": step, "score": score}
 
     def should_preserve(
         self, checkpoints: Sequence[Any], *, context: Any
     ) -> Sequence[bool]:
-        """Returns for each step, of which the newest are last, whether it is kept."""
+        """Returns whether each step is kept; the steps are in ascending order."""
         best = None if self.record is None else self.record["step"]
         latest = [info.step for info in checkpoints[-KEEP_LATEST:]]
         return [info.step in latest or info.step == best for info in checkpoints]

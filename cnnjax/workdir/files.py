@@ -1,4 +1,4 @@
-"""The files of a run: their names, who may write them, when a run is resumed."""
+"""The files of a run: names, reading and writing, the lock, and rules for resuming."""
 
 import itertools
 import json
@@ -30,10 +30,8 @@ def open_run(
 ) -> Iterator[None]:
     """Makes `workdir` a run of `config`, or checks that it is one, and holds its lock.
 
-    Args:
-        workdir: the run's folder; made if it does not exist.
-        config: the resolved configuration, nested.
-        steps_may_change: False where the schedule depends on `train.steps`.
+    `config` is nested and resolved; `steps_may_change` is False if the schedule depends
+    on `train.steps`.
 
     Raises:
         InputError: the folder cannot be written, holds another run or other files, or
@@ -50,7 +48,7 @@ def open_run(
 def _check_no_strangers(workdir: Path) -> None:
     if not workdir.is_dir() or (workdir / CONFIG).exists():
         return
-    # A run that was killed as it began leaves no more than these.
+    # A run that was killed while it started may leave these.
     ours = (LOCK, OWNER, f"{CONFIG}{UNFINISHED}")
     strangers = sorted(p.name for p in workdir.iterdir() if p.name not in ours)
     if strangers:
@@ -84,11 +82,9 @@ def _check_is_run_of(
 
 
 def finished(workdir: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Returns the final metrics where `workdir` holds the finished run of `config`.
+    """Returns the final metrics if `workdir` holds the finished run of a flat `config`.
 
-    Args:
-        workdir: a folder, which need not exist.
-        config: flat.
+    Otherwise, and if there is no such folder, returns None.
     """
     if not (workdir / FINAL_METRICS).exists() or not (workdir / CONFIG).exists():
         return None
@@ -98,13 +94,12 @@ def finished(workdir: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def trained_on(workdir: Path) -> dict[str, Any]:
-    """Returns what the manifest of a run says of its data.
+    """Returns the manifest's description of the data set that a run was trained on.
 
-    Returns:
-        `name`, `version`, `fingerprint`, and `classes` in the order of the labels.
+    It holds `name`, `version`, `fingerprint`, and `classes` in the order of the labels.
 
     Raises:
-        InputError: there is no manifest, or it does not say so.
+        InputError: there is no manifest, or it lacks one of these.
     """
     data = read_json(workdir / MANIFEST).get("data")
     needed = {"name", "version", "fingerprint", "classes"}
@@ -117,7 +112,7 @@ def trained_on(workdir: Path) -> dict[str, Any]:
 
 
 def check_same_data(workdir: Path, fingerprint: str, dataset: str) -> None:
-    """Raises InputError where `workdir` is of a run on other data."""
+    """Raises InputError if `workdir` holds a run on other data."""
     if not (workdir / MANIFEST).exists():
         return
     data = trained_on(workdir)
@@ -129,10 +124,10 @@ def check_same_data(workdir: Path, fingerprint: str, dataset: str) -> None:
 
 
 def drop_metrics_after(path: Path, step: int) -> None:
-    """Cuts `metrics.jsonl` back to what a run that stands at `step` has logged.
+    """Cuts `metrics.jsonl` back to what a run had logged when it reached `step`.
 
-    Lines with `train/*` at `step` or later go, as do `eval/*` after `step`, and
-    whatever is no such line: the last one, if a kill cut it short.
+    Removes lines with `train/*` at `step` or later, lines with `eval/*` after `step`,
+    and unreadable lines, such as a last one that was cut short when the run was killed.
     """
     if not path.exists():
         return
@@ -152,7 +147,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Returns the object that a JSON file holds.
 
     Raises:
-        InputError: it does not exist or is not one.
+        InputError: it does not exist or holds no JSON object.
     """
     try:
         value = json.loads(path.read_text())
@@ -166,33 +161,28 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as JSON, whole or not at all."""
+    """Writes `value` as JSON, atomically."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text`, whole or not at all."""
+    """Writes `text` atomically: to another file, which is then renamed."""
     unfinished = path.with_name(path.name + UNFINISHED)
     unfinished.write_text(text)
     unfinished.replace(path)
 
 
-LOCK = ".lock"
-
-
 def unused(path: Path) -> Path:
-    """Returns `path`, or with -2, -3, ... behind it where there is one already."""
+    """Returns `path`, or with the first suffix -2, -3, ... that does not exist yet."""
     others = (path.with_name(f"{path.name}-{n}") for n in itertools.count(2))
     return next(p for p in itertools.chain([path], others) if not p.exists())
 
 
 @contextmanager
 def locked(folder: Path, flag: str) -> Iterator[None]:
-    """Makes a folder and holds its lock, which ends with the process.
+    """Makes a folder and holds its lock, which the end of the process releases.
 
-    Args:
-        folder: any.
-        flag: which names it on the command line, for the messages.
+    `flag` names the folder on the command line, for the messages.
 
     Raises:
         InputError: it cannot be written, or another process holds it.
@@ -218,12 +208,7 @@ def locked(folder: Path, flag: str) -> Iterator[None]:
 
 @contextmanager
 def writing(folder: Path, flag: str, advice: str = "name another") -> Iterator[None]:
-    """Says in one line that a folder cannot be written, where that shows within.
-
-    Args:
-        folder: what is written to.
-        flag: which names it on the command line.
-        advice: what to do about it.
+    """Turns an OSError inside into one line that names the folder, `flag` and `advice`.
 
     Raises:
         InputError: in place of an OSError.
@@ -241,7 +226,7 @@ def of_workdir(workdir: Path) -> dict[str, Any]:
     """Returns the identity of the run in a folder, see `config.identity`.
 
     Raises:
-        InputError: `workdir` is not one of a run.
+        InputError: `workdir` holds no run.
     """
     config = read_json(workdir / CONFIG)
     return identity(config, trained_on(workdir)["fingerprint"])

@@ -1,7 +1,7 @@
-"""Whether a checkpoint that is read is what was written, by this run.
+"""Checks that a checkpoint was written by this run and has not changed since.
 
-Orbax does not notice a flipped bit. So every checkpoint carries the SHA-256 of each of
-its arrays, and of the metadata that describe them.
+Orbax does not notice a flipped bit. So every checkpoint stores the SHA-256 of each of
+its arrays, and of its metadata.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from cnnjax.config import seal
 from cnnjax.errors import InputError
 
-# What is said about a step takes some kB; larger is damaged, and not read.
+# Metadata take a few kB; a larger file is damaged and is not read.
 MAX_META_BYTES = 16 * 2**20
 
 
@@ -28,13 +28,10 @@ def contents(
     best: Mapping[str, Any] | None,
     about: Mapping[str, Any],
 ) -> ocp.args.Composite:
-    """Returns what Orbax is to write: the arrays, and `meta` with their digests.
+    """Returns what Orbax writes: the arrays, and metadata with their digests.
 
-    Args:
-        state: a tree of arrays.
-        run: the run's identity, see `config.identity`.
-        best: step and score of the best step so far, itself included; None for none.
-        about: whatever is to be known of it, as JSON.
+    `run` is the run's identity, see `config.identity`; `best` is `Best.record`, this
+    step included; `about` are further facts about the state, as JSON.
     """
     meta = {
         "leaves": describe(state),
@@ -50,11 +47,11 @@ def contents(
 
 
 def read_meta(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
-    """Returns what is said about a step: leaves, digest, run, best and about.
+    """Returns the metadata of a step: leaves, digest, run, best and about.
 
     Raises:
-        ValueError: it is too large, or does not match its SHA-256.
-        Exception: whatever Orbax raises of what it cannot read.
+        ValueError: they are too large, or do not match their SHA-256.
+        Exception: any type, from Orbax, when it cannot read them.
     """
     path = Path(manager.directory) / str(step) / "meta" / "metadata"
     if path.exists() and path.stat().st_size > MAX_META_BYTES:
@@ -72,19 +69,15 @@ def read_meta(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
 def read(
     manager: ocp.CheckpointManager, step: int, like: Any, run: Mapping[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
-    """Returns the arrays of a step and what is said about it.
+    """Returns the arrays and the metadata of a step.
 
-    Args:
-        manager: of the folder that it lies in.
-        step: number of updates done.
-        like: a tree of arrays whose structure, shapes, dtypes and shardings those that
-            are read are to have.
-        run: the run's identity.
+    `like` is a tree of arrays with the structure, shapes, dtypes and shardings of the
+    result; `run` is the run's identity.
 
     Raises:
-        InputError: it is of another network or another run.
+        InputError: the step is of another network or another run.
         ValueError: it does not match its SHA-256.
-        Exception: whatever Orbax raises of what it cannot read.
+        Exception: any type, from Orbax, when it cannot read the step.
     """
     meta = read_meta(manager, step)
     where = f"{manager.directory}/{step}"
@@ -125,7 +118,7 @@ def digest(state: Any) -> dict[str, str]:
 
 
 def not_finite(state: Any) -> list[str]:
-    """Returns the paths of the arrays that hold a NaN or an infinity."""
+    """Returns the paths of the arrays that contain NaN or infinity."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(state)
     return [
         jax.tree_util.keystr(path)
@@ -135,7 +128,7 @@ def not_finite(state: Any) -> list[str]:
     ]
 
 
-# The parts of a run's identity, in the words of the message.
+# The parts of a run's identity, as error messages name them.
 PARTS = {
     "config": "SHA-256 of the configuration",
     "data": "fingerprint of the data",
@@ -146,12 +139,9 @@ PARTS = {
 def check_same_network(
     where: str, stored: Mapping[str, Any], needed: Mapping[str, Any]
 ) -> None:
-    """Raises InputError for the first array that differs.
+    """Raises InputError for the first array that differs between two `describe`s.
 
-    Args:
-        where: the checkpoint, for the message.
-        stored: path -> dtype and shape, see `describe`.
-        needed: the same of the network at hand.
+    `stored` is the checkpoint's, `needed` the network's; `where` names the checkpoint.
     """
     for name in sorted(stored.keys() | needed.keys()):
         got, need = stored.get(name), needed.get(name)
@@ -165,12 +155,9 @@ def check_same_network(
 def check_same_run(
     where: str, stored: Mapping[str, Any], needed: Mapping[str, Any]
 ) -> None:
-    """Raises InputError where a checkpoint is of another run, naming what differs.
+    """Raises InputError, naming the differences, if two `config.identity` differ.
 
-    Args:
-        where: the checkpoint, for the message.
-        stored: `config`, `data` and `seed`, see `config.identity`.
-        needed: the same of the run at hand.
+    `stored` is the checkpoint's, `needed` the run's; `where` names the checkpoint.
     """
     differences = [
         f"{words} {stored.get(part)}, need {needed[part]}"

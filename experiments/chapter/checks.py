@@ -47,20 +47,30 @@ class Check:
     dataset: str = ""
     exact: bool = False
 
+    @property
+    def band(self) -> list[float | None]:
+        """[low, high] as JSON has it: None in place of infinity."""
+        return [self.low, _finite(self.high)]
+
 
 def contrast(what: str, unit: str = "points", *, steps: int = 0) -> Check:
     """Returns the check that a difference, paired by seed, is greater than zero."""
     return Check(what, 0.0, unit=unit, steps=steps)
 
 
-def interval(values: Values) -> tuple[float, float, float, float]:
+def interval(
+    values: Values, *, exact: bool = False
+) -> tuple[float, float, float, float]:
     """Returns mean, standard deviation, and the 95% confidence interval of the mean.
 
     mean +- t * std / sqrt(n), where t is the 97.5% quantile of Student's distribution
     with n - 1 degrees of freedom and std the sample standard deviation (divisor n - 1).
-    For a single value the interval is infinite and std is NaN.
+    For a single value the interval is infinite and std is NaN; but where values are
+    `exact`, being counted, it is the mean alone.
     """
     mean = float(np.mean(values))
+    if exact:
+        return mean, 0.0, mean, mean
     if len(values) < 2:
         return mean, math.nan, -INFINITY, INFINITY
     std = float(np.std(values, ddof=1))
@@ -88,9 +98,7 @@ def judge(
         learned: False if one of the compared networks stayed at chance, because a
             difference from it then says nothing about the claim.
     """
-    mean, std, low, high = interval(values)
-    if check.exact:
-        std, low, high = 0.0, mean, mean
+    _, _, low, high = interval(values, exact=check.exact)
     above = low >= check.low if math.isfinite(check.high) else low > check.low
     stand_in = steps > 0 and dataset in EMBEDDED
     if steps < check.steps:
@@ -105,15 +113,22 @@ def judge(
         verdict = FAILS
     else:
         verdict = UNTOLD
+    known = described(check.what, check.unit, values, exact=check.exact)
+    return {**known, "band": check.band, "verdict": verdict}
+
+
+def described(
+    what: str, unit: str, values: Values, *, exact: bool = False
+) -> dict[str, Any]:
+    """Returns a quantity, its values and their `interval`, ready for JSON."""
+    mean, std, low, high = interval(values, exact=exact)
     return {
-        "what": check.what,
-        "unit": check.unit,
-        "band": [check.low, _finite(check.high)],
+        "what": what,
+        "unit": unit,
         "values": [float(value) for value in values],
         "mean": mean,
         "std": _finite(std),
         "interval": [_finite(low), _finite(high)],
-        "verdict": verdict,
     }
 
 

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from chapter import look
 from chapter.checks import Check, contrast
 from chapter.lab import Lab
 from chapter.past import Run
 from chapter.row import Also, Outcome, Row
+from cnnjax.models.facts import facts_of
 
 SHORT, LONG = 3000, 100_000
 DISTORTIONS = ("crop", "flip", "brightness", "contrast")
@@ -17,14 +19,22 @@ DISTORTIONS = ("crop", "flip", "brightness", "contrast")
 DECAY_SHARE = 0.4
 # A network whose accuracy is at most this many times that of chance has not learned.
 LEARNED = 2
+# With this weight the L1 penalty is 1.4 nats at the start; the L2 penalty is 2.4.
+L1 = 5e-5
 STAYED = (
     "With the sigmoid some seeds stay at chance, so that LRN cannot bring them anything"
 )
 
 
-def short(lab: Lab, changes: Mapping[str, Any] | None = None) -> Run:
-    """Returns the chapter's short run, with some configuration fields changed."""
-    return lab.train("base", steps=lab.budget.cifar, changes=changes)
+def short(
+    lab: Lab, changes: Mapping[str, Any] | None = None, *, weights: bool = False
+) -> Run:
+    """Returns the chapter's short run, with some configuration fields changed.
+
+    With `weights` its last checkpoint is there too, not only its figures.
+    """
+    steps = lab.budget.cifar
+    return lab.train("base", steps=steps, changes=changes, weights=weights)
 
 
 def _short(lab: Lab) -> Outcome:
@@ -132,6 +142,52 @@ def _augmentation(lab: Lab) -> Outcome:
     return Outcome([run.values() - none.values()], run.dataset, lab.budget.cifar, also)
 
 
+def sparsity(weights: np.ndarray) -> float:
+    """Returns (sqrt(n) - sum|w| / sqrt(sum w^2)) / (sqrt(n) - 1), in [0, 1].
+
+    0 where all weights are equally large, 1 where all but one are zero.
+
+    Source: Hoyer 2004, "Non-negative matrix factorization with sparseness constraints".
+    """
+    w = np.abs(np.asarray(weights, np.float64)).ravel()
+    root = np.sqrt(len(w))
+    return float((root - w.sum() / np.sqrt(np.sum(w * w))) / (root - 1))
+
+
+def _l1_l2(lab: Lab) -> Outcome:
+    def weights(l1: float, l2: float) -> tuple[np.ndarray, np.ndarray]:
+        changes = {"optim.l1": l1, "optim.l2": l2}
+        trained = look.network_of(short(lab, changes, weights=True))
+        params = trained.variables["params"]
+        layers = facts_of(trained.model).penalised or ()
+        both = [
+            np.concatenate([np.ravel(params[layer]["kernel"][k]) for layer in layers])
+            for k in range(lab.budget.seeds)
+        ]
+        sizes = [float(np.sqrt(np.mean(np.square(w)))) for w in both]
+        return np.array([sparsity(w) for w in both]), np.array(sizes)
+
+    none, none_size = weights(0.0, 0.0)
+    l1, l1_size = weights(L1, 0.0)
+    l2, l2_size = weights(0.0, 0.004)
+    kinds = ("neither", "L1", "L2")
+    also = [
+        Also(f"{what}, {kind}", values, "")
+        for what, measured in (
+            ("sparsity", (none, l1, l2)),
+            ("root mean square", (none_size, l1_size, l2_size)),
+        )
+        for kind, values in zip(kinds, measured, strict=True)
+    ]
+    return Outcome(
+        [l1 - none, none_size - l2_size, l1 - l2],
+        lab.data_of("cifar").name,
+        lab.budget.cifar,
+        also,
+        "Sparsity is Hoyer's: 0 for equal weights, 1 for one that is not zero.",
+    )
+
+
 _row = partial(Row, data="cifar")
 ROWS = (
     _row(
@@ -201,5 +257,17 @@ ROWS = (
         "base.py with windows of 3 and of 2",
         (contrast("3x3 - 2x2", steps=SHORT),),
         _differs({"model.pool": 2}, "3x3", "2x2"),
+    ),
+    _row(
+        "l1-l2",
+        "5.3",
+        "L1 makes weights sparse, L2 keeps them small and even",
+        f"base.py with L1 ({L1:g}), L2 (0.004) and neither, on local3 and local4",
+        (
+            contrast("sparsity, L1 - neither", "", steps=SHORT),
+            contrast("root mean square, neither - L2", "", steps=SHORT),
+            contrast("sparsity, L1 - L2", "", steps=SHORT),
+        ),
+        _l1_l2,
     ),
 )

@@ -9,7 +9,7 @@ from chapter.checks import contrast
 from chapter.cifar_rows import SHORT, short
 from chapter.lab import Lab
 from chapter.row import Also, Outcome, Row
-from cnnjax.data.load import Dataset
+from cnnjax.data.dataset import Dataset
 from cnnjax.errors import MissingPackageError
 
 WIDTHS = (0.25, 0.5, 1.0, 2.0)

@@ -10,11 +10,14 @@ from ml_collections import ConfigDict
 
 from chapter.budgets import Budget
 from chapter.ledger import Ledger
-from chapter.past import Run, figures
-from cnnjax import assembly, launch, loading
+from chapter.past import Run, about, figures
 from cnnjax import config as configs
-from cnnjax.data.load import Dataset
+from cnnjax import launch, loading
+from cnnjax.data.dataset import Dataset
+from cnnjax.models.facts import facts_of
+from cnnjax.parallel import make_partitioner
 from cnnjax.workdir import files, manifest
+from search import changed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,16 +25,13 @@ class Data:
     """Where a data set is found.
 
     Attributes:
-        name: of the data set; "" means `default_name`, or `fallback` if it is missing.
+        name: of the data set; "" means the one that the network's class names, or its
+            embedded stand-in if that is missing.
         directory: TFDS's data folder; "" means its default.
-        default_name: data set that the chapter uses.
-        fallback: embedded data set that stands in for it.
     """
 
     name: str
     directory: str
-    default_name: str
-    fallback: str
 
 
 class Lab:
@@ -64,11 +64,7 @@ class Lab:
         """Returns the data set of "cifar" or "mnist", which is read only once."""
         if kind not in self._loaded:
             recipe = "base" if kind == "cifar" else "mnist"
-            data = self._data[kind]
-            config = self.config(recipe, steps=1)
-            self._loaded[kind] = loading.load_data(
-                config, default_name=data.default_name, fallback=data.fallback
-            )
+            self._loaded[kind] = loading.load_data(self.config(recipe, steps=1))
         return self._loaded[kind]
 
     def name_of(self, kind: str) -> str:
@@ -79,8 +75,7 @@ class Lab:
         self, recipe: str, *, steps: int, changes: Mapping[str, Any] | None = None
     ) -> ConfigDict:
         """Returns a recipe with this lab's data and seeds, and with `changes` made."""
-        config = self._recipes[recipe].copy_and_resolve_references()
-        data = self._data[_kind(config)]
+        data = self._data[_kind(self._recipes[recipe])]
         fixed = {
             "num_seeds": self.budget.seeds,
             "data.name": data.name,
@@ -92,11 +87,7 @@ class Lab:
             "train.tensorboard": False,
             "parallel.num_devices": 0,
         }
-        for name, value in {**fixed, **(changes or {})}.items():
-            section, _, leaf = name.rpartition(".")
-            (config[section] if section else config)[leaf] = value
-        configs.validate(config)
-        return config.lock()
+        return changed(self._recipes[recipe], {**fixed, **(changes or {})})
 
     def train(
         self,
@@ -121,11 +112,10 @@ class Lab:
         """
         changes = self._real(recipe, changes or {})
         config = self.config(recipe, steps=steps, changes=changes)
-        data = self._data[_kind(config)]
+        kind = _kind(config)
         parts = [f"{name}={value}" for name, value in changes.items()]
         seeds = f"seeds 0 to {self.budget.seeds - 1}"
-        where = self.name_of(_kind(config))
-        key = ", ".join([where, recipe, *parts, f"{steps} steps", seeds])
+        key = ", ".join([self.name_of(kind), recipe, *parts, f"{steps} steps", seeds])
         folder = self._workdir / re.sub(r"[^\w.=]+", "-", key)
         if key not in self.used:
             self.used.append(key)
@@ -137,13 +127,7 @@ class Lab:
             print(f"\n== {key}", flush=True)
             if weights and not saved:  # it may have ended, but left no checkpoint
                 (folder / files.FINAL_METRICS).unlink(missing_ok=True)
-            launch.train(
-                config,
-                folder,
-                default_name=data.default_name,
-                fallback=data.fallback,
-                dataset=self.data_of(_kind(config)),
-            )
+            launch.train(config, folder, dataset=self.data_of(kind))
         if key not in self._ledger.runs:
             self._ledger.put_run(key, figures(folder))
         # Weights that are trained again, perhaps on another machine, have their own
@@ -153,16 +137,19 @@ class Lab:
 
     def _real(self, recipe: str, changes: Mapping[str, Any]) -> dict[str, Any]:
         # A value equal to the recipe's is no change; else one run would have two keys.
-        own = files.flatten(self._recipes[recipe].to_dict())
-        asked = files.flatten(changes)
+        own, asked = configs.flatten(self._recipes[recipe]), configs.flatten(changes)
         return {name: changes[name] for name in changes if own[name] != asked[name]}
 
     def about(self) -> dict[str, Any]:
         """Returns this measurement's command, versions, machine, devices and commit."""
-        mesh = assembly.choose_mesh(self.config("base", steps=1))
-        about = manifest.describe(mesh, mode="jit", data={})
-        kept = ("command", "versions", "machine", "devices", "commit")
-        return {name: about[name] for name in kept}
+        config = self.config("base", steps=1)
+        partitioner = make_partitioner(
+            config.parallel.num_devices,
+            mode=config.parallel.mode,
+            num_seeds=config.num_seeds,
+            batch_size=config.train.batch_size,
+        )
+        return about(manifest.describe_machine(partitioner))
 
 
 def lasting(recipe: ConfigDict) -> dict[str, Any]:
@@ -170,14 +157,11 @@ def lasting(recipe: ConfigDict) -> dict[str, Any]:
 
     Fields that a lab sets or that do not change what is learned are left out.
     """
-    own = ("num_seeds", "data.name", "data.dir", *files.MAY_CHANGE)
-    flat = files.flatten(recipe.to_dict())
-    return {
-        name: value
-        for name, value in flat.items()
-        if name not in own and not name.startswith(files.CHANGES_BYTES)
-    }
+    own = ("num_seeds", "data.name", "data.dir")
+    found = configs.lasting(recipe.to_dict())
+    return {name: value for name, value in found.items() if name not in own}
 
 
 def _kind(config: ConfigDict) -> str:
-    return "cifar" if config.model.name == "CifarCNN" else "mnist"
+    facts = facts_of(loading.make_model(config, num_classes=10))
+    return "mnist" if facts.dataset == "mnist" else "cifar"

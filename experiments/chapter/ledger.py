@@ -8,6 +8,7 @@ from cnnjax.errors import InputError
 from cnnjax.workdir import files
 
 FILE = "claims.json"
+DEFAULT = "the default"  # of a field that is not recorded
 
 
 class Ledger:
@@ -30,17 +31,22 @@ class Ledger:
 
         Args:
             recipes: name of a file in `experiments/configs` -> its flat fields, in the
-                form that JSON returns. A field without a recorded value is not checked.
+                form that JSON returns, as `lab.lasting` returns them: without those
+                that stand at a default which older versions did not know.
 
         Raises:
             InputError: a recipe has changed since its runs were measured.
         """
         for name, now in recipes.items():
-            then = self.recipes.get(name, {})
+            then = self.recipes.get(name, now)
+            both = {
+                field: (now.get(field, DEFAULT), then.get(field, DEFAULT))
+                for field in sorted(now.keys() | then.keys())
+            }
             changed = [
-                f"{field}={now[field]!r} (was {then[field]!r})"
-                for field in now
-                if field in then and then[field] != now[field]
+                f"{field}={new!r} (was {old!r})"
+                for field, (new, old) in both.items()
+                if new != old
             ]
             if changed:
                 raise InputError(

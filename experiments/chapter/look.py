@@ -1,25 +1,28 @@
 """Applies the trained networks of a run to pictures, seed by seed."""
 
 from collections.abc import Callable
-from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 
 from chapter.past import Run
-from cnnjax import network
 from cnnjax.data import augment
 from cnnjax.errors import RunError
+from cnnjax.models.forward import Variables, forward
+from cnnjax.network import Network, load_network
+
+Look = Callable[[nn.Module, Variables, jax.Array], jax.Array]
 
 
-def network_of(run: Run) -> network.Trained:
+def network_of(run: Run) -> Network:
     """Returns the networks of all seeds of a run that was trained with `weights=True`.
 
     Raises:
         RunError: the last checkpoint is damaged. An earlier one does not match the
             run's figures.
     """
-    loaded = network.load(run.folder)
+    loaded = load_network(run.folder)
     steps = run.config.train.steps
     if loaded.step != steps:
         raise RunError(
@@ -41,39 +44,36 @@ def accuracies(run: Run, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.mean(predicted == labels, axis=1)
 
 
-def _classes(model: Any, params: Any, images: jax.Array) -> jax.Array:
-    return jax.numpy.argmax(model.apply({"params": params}, images), axis=-1)
+def _classes(model: nn.Module, variables: Variables, images: jax.Array) -> jax.Array:
+    return jax.numpy.argmax(forward(model, variables, images)[0], axis=-1)
 
 
 def each_seed(
-    run: Run,
-    images: np.ndarray,
-    look: Callable[[Any, Any, jax.Array], jax.Array],
-    batch_size: int = 1000,
+    run: Run, images: np.ndarray, look: Look, batch_size: int = 1000
 ) -> np.ndarray:
     """Applies `look` to every picture with every seed's weights.
 
     Args:
         run: trained with `weights=True`.
         images: uint8 [n, height, width, channels]; preprocessed as in evaluation.
-        look: (model, params, preprocessed images) -> array [batch, ...].
+        look: (model, variables, preprocessed images) -> array [batch, ...].
         batch_size: number of pictures per call of `look`.
 
     Returns:
         array [seeds, n, ...].
     """
-    network = network_of(run)
+    trained = network_of(run)
 
     @jax.jit
-    def see(params: Any, batch: jax.Array) -> jax.Array:
-        fed = augment.standard_view(batch, network.preprocessing)
-        return look(network.model, params, fed)
+    def see(variables: Variables, batch: jax.Array) -> jax.Array:
+        fed = augment.standard_view(batch, trained.preprocessing)
+        return look(trained.model, variables, fed)
 
     def of_seed(k: int) -> np.ndarray:
-        params = jax.tree.map(lambda leaf: leaf[k], network.params)
+        variables = jax.tree.map(lambda leaf: leaf[k], trained.variables)
         parts = range(0, len(images), batch_size)
         return np.concatenate(
-            [np.asarray(see(params, images[i : i + batch_size])) for i in parts]
+            [np.asarray(see(variables, images[i : i + batch_size])) for i in parts]
         )
 
-    return np.stack([of_seed(k) for k in range(network.num_seeds)])
+    return np.stack([of_seed(k) for k in range(trained.num_seeds)])

@@ -1,19 +1,24 @@
 """Measures the requested rows, and writes the table and the chart of all rows."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from chapter import output
+from chapter import (
+    cifar_rows,
+    counted_rows,
+    data_rows,
+    mnist_rows,
+    output,
+    timed_rows,
+)
 from chapter.budgets import BUDGETS
 from chapter.checks import TOO_SHORT
 from chapter.lab import Data, Lab, lasting
 from chapter.ledger import Ledger
-from chapter.row import measured
-from chapter.table import ROWS
+from chapter.row import Row, measured
 from cnnjax.data.load import EMBEDDED
 from cnnjax.errors import InputError, MissingPackageError, RunError
 from cnnjax.runtime.signals import StopRequestedError
@@ -21,6 +26,8 @@ from cnnjax.workdir import files
 
 CHART = "claims.png"
 CHAPTER_S = ("cifar10", "mnist")
+TABLE = (mnist_rows, cifar_rows, data_rows, counted_rows, timed_rows)
+ROWS: dict[str, Row] = {row.name: row for part in TABLE for row in part.ROWS}
 
 
 def measure(
@@ -86,7 +93,10 @@ def _measure_all(
         if key in ledger.rows:
             print(f"{name} is finished")
             continue
-        stated = "; ".join(f"{check.what} {_stated(check)}" for check in row.checks)
+        stated = "; ".join(
+            f"{check.what} {output.band(check.band, check.unit)}"
+            for check in row.checks
+        )
         print(f"\n==== {name}: {row.claim}\nstated: {stated}", flush=True)
         try:
             ledger.put_row(key, measured(row, lab))
@@ -104,15 +114,6 @@ def _measure_all(
     if left_out:
         print("\n".join(left_out))
     return failed, left_out
-
-
-def _stated(check: Any) -> str:
-    return output.band(
-        {
-            "band": [check.low, None if math.isinf(check.high) else check.high],
-            "unit": check.unit,
-        }
-    )
 
 
 def best_rows(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

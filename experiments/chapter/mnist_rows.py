@@ -2,8 +2,8 @@
 
 import math
 from functools import partial
-from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +14,8 @@ from chapter.look import accuracies, each_seed
 from chapter.past import Run
 from chapter.row import Also, Outcome, Row
 from cnnjax.data import augment
+from cnnjax.models.facts import facts_of
+from cnnjax.models.forward import Variables
 from cnnjax.models.summary import activations
 
 STEPS = 20_000
@@ -83,11 +85,11 @@ def _dropout(lab: Lab) -> Outcome:
     )
 
 
-def _ever_alive(model: Any, params: Any, images: jax.Array) -> jax.Array:
+def _ever_alive(model: nn.Module, variables: Variables, images: jax.Array) -> jax.Array:
     """Tells which hidden units each picture makes positive: bool [batch, units]."""
     alive = []
-    for name, layer in activations(model, params, images).items():
-        if name != "logits":
+    for name, layer in activations(model, variables, images).items():
+        if name != facts_of(model).output_layer:
             # A convolution's unit is a filter: it is alive if it is so at any pixel.
             alive.append(jnp.any(layer > 0, axis=tuple(range(1, layer.ndim - 1))))
     return jnp.concatenate(alive, axis=1)

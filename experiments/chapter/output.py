@@ -48,10 +48,9 @@ def _bare(value: float, unit: str, *, signed: bool = False) -> str:
     return number(value, unit, signed=signed).removesuffix(unit).rstrip()
 
 
-def band(check: Mapping[str, Any]) -> str:
-    """Formats the band that was stated before measuring."""
-    low, high = check["band"]
-    unit = check["unit"]
+def band(ends: Sequence[Any], unit: str) -> str:
+    """Formats the band that was stated before measuring, [low, high or None]."""
+    low, high = ends
     if high is None:
         return f"> {_bare(low, unit) if low else 0}"
     if low == high:
@@ -75,7 +74,7 @@ def _rows(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
                     f"{row['claim']} ({row['section']})" if first else "",
                     f"{row['dataset']} ({how})" if row["dataset"] else how,
                     check["what"],
-                    band(check),
+                    band(check["band"], check["unit"]),
                     figure(check),
                     check["verdict"],
                 )

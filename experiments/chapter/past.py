@@ -13,6 +13,8 @@ from cnnjax.workdir import files
 
 # Training figures are averaged over this last share of them, as one batch says little.
 LAST_SHARE = 0.05
+# What is kept of a manifest.
+ABOUT = ("command", "versions", "machine", "devices", "commit")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,18 +59,19 @@ def figures(folder: Path) -> dict[str, Any]:
     training = [record for record in records if "train/loss" in record]
     tail = training[-max(1, round(LAST_SHARE * len(training))) :]
     evaluated = [record for record in records if "eval/accuracy" in record]
-    about = files.read_json(folder / files.MANIFEST)
     return {
         **final,
         "train/loss/first": training[0]["train/loss"],
         "train/loss/last": _mean(tail, "train/loss"),
         "train/accuracy/last": _mean(tail, "train/accuracy"),
         "eval/accuracy/curve": {r["step"]: r["eval/accuracy"] for r in evaluated},
-        **{
-            name: about[name]
-            for name in ("command", "versions", "machine", "devices", "commit")
-        },
+        **about(files.read_json(folder / files.MANIFEST)),
     }
+
+
+def about(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the command, versions, machine, devices and commit of a manifest."""
+    return {name: manifest[name] for name in ABOUT}
 
 
 def _mean(records: Sequence[Mapping[str, Any]], name: str) -> list[float]:

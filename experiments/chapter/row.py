@@ -97,22 +97,9 @@ def measured(row: Row, lab: Lab) -> dict[str, Any]:
         "steps": outcome.steps,
         "n": max(len(values) for values in outcome.values),
         "checks": judged,
-        "also": [_shown(also) for also in outcome.also],
+        "also": [checks.described(a.what, a.unit, a.values) for a in outcome.also],
         "note": outcome.note,
         "verdict": checks.overall([check["verdict"] for check in judged]),
         "runs": list(lab.used),
         "about": lab.about(),
-    }
-
-
-def _shown(also: Also) -> dict[str, Any]:
-    mean, std, low, high = checks.interval(also.values)
-    one = len(also.values) == 1
-    return {
-        "what": also.what,
-        "unit": also.unit,
-        "values": [float(value) for value in also.values],
-        "mean": mean,
-        "std": None if one else std,
-        "interval": [None, None] if one else [low, high],
     }

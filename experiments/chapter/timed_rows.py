@@ -1,68 +1,42 @@
 """Claims about speed, measured on the current machine."""
 
-import dataclasses
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from chapter.checks import Check, contrast
 from chapter.lab import Lab
 from chapter.row import Also, Outcome, Row
-from cnnjax import assembly
 from cnnjax.ops import conv
-from cnnjax.state import init_state
+from cnnjax.run import make_run
 from speed import ours
-from speed.groups import run_case
-from speed.timing import Case, alternate
+from speed.operations import gradient_case
+from speed.timing import alternate
 
 GTX_1080 = 1800  # images per second, the chapter's figure
 WORKERS = (1, 2, 4, 16)
 
 
 def _speed(lab: Lab) -> Outcome:
-    data, config = lab.data_of("cifar"), lab.config("base", steps=10**6)
-    recipe = assembly.make_recipe(config, data.num_classes)
-    case = run_case("steps", config, recipe, data.train)
-    timed = alternate([case], lab.budget.rounds)["steps"]
-    devices = assembly.choose_mesh(config).size
+    run = make_run(lab.config("base", steps=10**6), lab.data_of("cifar"))
+    timed = alternate([ours.run_case("steps", run)], lab.budget.rounds)["steps"]
+    seeds, devices = run.config.num_seeds, run.partitioner.num_devices
     return Outcome(
         [1 / timed.per_image],
-        data.name,
-        note=f"{config.num_seeds} seeds on {devices} devices, batches included.",
+        run.dataset.name,
+        note=f"{seeds} seeds on {devices} devices, batches included.",
     )
 
 
 def _threads(lab: Lab) -> Outcome:
-    # TensorFlow takes seconds to import, and only this row needs it.
-    from cnnjax.data import tf_pipeline
-
-    data, config = lab.data_of("cifar"), lab.config("base", steps=1)
-    batch_size = config.train.batch_size
-    cases = [
-        ours.tfdata_case(
-            str(workers),
-            tf_pipeline.batches(
-                data.train,
-                assembly.make_preprocessing(config),
-                seed=0,
-                batch_size=batch_size,
-                first_step=0,
-                num_steps=10**6,
-                workers=workers,
-            ),
-            batch_size,
-        )
-        for workers in WORKERS
-    ]
+    run = make_run(lab.config("base", steps=1), lab.data_of("cifar"))
+    cases = [ours.tfdata_case(str(workers), run, workers) for workers in WORKERS]
     timed = alternate(cases, lab.budget.rounds)
     rates = [1 / timed[str(workers)].per_image for workers in WORKERS]
     return Outcome(
         [rates[-1] / rates[0] - 1],
-        data.name,
+        run.dataset.name,
         also=[
             Also(f"{workers} workers", rate, "images/s")
             for workers, rate in zip(WORKERS, rates, strict=True)
@@ -71,36 +45,20 @@ def _threads(lab: Lab) -> Outcome:
     )
 
 
-def _both_ways(function: Callable[..., jax.Array], *arguments: jax.Array) -> Any:
-    """Returns a compiled run of `function` forward and backward, without arguments."""
-
-    @jax.jit
-    def both(*arguments: jax.Array) -> Any:
-        value, pull = jax.vjp(function, *arguments)
-        return value, pull(value)
-
-    return lambda: jax.block_until_ready(both(*arguments))
-
-
 def _conv_share(lab: Lab) -> Outcome:
     config = lab.config(
         "base", steps=1, changes={"num_seeds": 1, "parallel.num_devices": 1}
     )
-    recipe = assembly.make_recipe(config, 10)
-    mesh = assembly.choose_mesh(config)
-    batch = ours.random_batch((24, 24, 3), config.train.batch_size)
-    state = init_state(recipe.model, recipe.tx, seed=0, image_shape=(24, 24, 3))
-    step = ours.train_case("step", recipe, state, batch, mesh, "jit")
-    images = jnp.asarray(batch["image"])
-    maps = jnp.ones((config.train.batch_size, 12, 12, 64))
-    kernels = [state.params[layer]["kernel"] for layer in ("conv1", "conv2")]
-    # The first layer needs no gradient for its input images.
-    first = _both_ways(partial(conv.conv, images), kernels[0])
-    second = _both_ways(conv.conv, maps, kernels[1])
+    run = ours.noise_run(config)
+    batch_size, params = config.train.batch_size, run.abstract_state().params
+    kernels = [params[layer]["kernel"].shape for layer in ("conv1", "conv2")]
+    images = jnp.ones((batch_size, *run.input_shape))
+    maps = (batch_size, 12, 12, 64)
     cases = [
-        dataclasses.replace(step, flops=0),
-        Case("conv1", first),
-        Case("conv2", second),
+        ours.train_case("step", run),
+        # The first layer needs no gradient for its input images.
+        gradient_case("conv1", partial(conv.conv, images), [kernels[0]]),
+        gradient_case("conv2", conv.conv, [maps, kernels[1]]),
     ]
     timed = alternate(cases, lab.budget.rounds)
     seconds = {name: times.seconds for name, times in timed.items()}

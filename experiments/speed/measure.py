@@ -8,9 +8,8 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from cnnjax import assembly
 from cnnjax.workdir import files, manifest
-from speed import output
+from speed import ours, output
 from speed.groups import GROUPS, network_cases
 from speed.timing import alternate, compare, row
 
@@ -41,9 +40,8 @@ def measure(
     with files.writing(out, "out"):
         out.mkdir(parents=True, exist_ok=True)
         (out / RESULTS).touch()  # fails now rather than after ten minutes
-    mesh = assembly.choose_mesh(configs["base"])
-    noise = {"name": "noise of the shapes of cifar10 and mnist"}
-    result = manifest.describe(mesh, mode=configs["base"].parallel.mode, data=noise)
+    result = manifest.describe_machine(ours.noise_run(configs["base"]).partitioner)
+    result["data"] = {"name": "noise of the shapes of cifar10 and mnist"}
     measured: dict[str, Any] = {}
     for group in groups:
         cases, pairs = GROUPS[group](configs)

@@ -1,6 +1,6 @@
 """Cases: this project's own operations, and the standard ones that they replace."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 
 from cnnjax.ops import conv, lrn, pool
+from speed import plain_flax
 from speed.timing import Case
 
 
@@ -19,12 +20,6 @@ def cases(batch_size: int) -> tuple[list[Case], list[tuple[str, str]]]:
 
     def plain_pool(x: jax.Array) -> jax.Array:
         return nn.max_pool(x, (3, 3), (2, 2), "SAME")
-
-    def plain_lrn(x: jax.Array) -> jax.Array:
-        energy = jax.lax.reduce_window(
-            x * x, 0.0, jax.lax.add, (1, 1, 1, 9), (1, 1, 1, 1), "SAME"
-        )
-        return x / (1.0 + 0.001 / 9 * energy) ** 0.75
 
     def plain_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return jax.lax.conv_general_dilated(
@@ -40,14 +35,15 @@ def cases(batch_size: int) -> tuple[list[Case], list[tuple[str, str]]]:
     )
     large, small = (batch_size, 24, 24, 64), (batch_size, 12, 12, 64)
     kernel = (5, 5, 64, 64)
+    timed = partial(gradient_case, images=batch_size)
     found = [
-        _gradient_case("pool 3x3/2", own_pool, [large]),
-        _gradient_case("nn.max_pool 3x3/2", plain_pool, [large]),
-        _gradient_case("LRN", own_lrn, [small]),
-        _gradient_case("LRN by reduce_window and **", plain_lrn, [small]),
-        _gradient_case("conv 5x5", conv.conv, [small, kernel]),
-        _gradient_case("lax.conv 5x5", plain_conv, [small, kernel]),
-        _gradient_case("conv 5x5 in a scan", in_scan, [small, kernel]),
+        timed("pool 3x3/2", own_pool, [large]),
+        timed("nn.max_pool 3x3/2", plain_pool, [large]),
+        timed("LRN", own_lrn, [small]),
+        timed("LRN by reduce_window and **", plain_flax.lrn, [small]),
+        timed("conv 5x5", conv.conv, [small, kernel]),
+        timed("lax.conv 5x5", plain_conv, [small, kernel]),
+        timed("conv 5x5 in a scan", in_scan, [small, kernel]),
     ]
     pairs = [
         ("pool 3x3/2", "nn.max_pool 3x3/2"),
@@ -58,9 +54,20 @@ def cases(batch_size: int) -> tuple[list[Case], list[tuple[str, str]]]:
     return found, pairs
 
 
-def _gradient_case(
-    name: str, function: Callable[..., jax.Array], shapes: list[tuple[int, ...]]
+def gradient_case(
+    name: str,
+    function: Callable[..., jax.Array],
+    shapes: Sequence[tuple[int, ...]],
+    images: int = 0,
 ) -> Case:
+    """Returns a case of `function` forward and backward, on standard normal noise.
+
+    Args:
+        name: of the case.
+        function: arrays -> array.
+        shapes: of its arguments.
+        images: how many it processes, or 0.
+    """
     keys = jax.random.split(jax.random.key(0), len(shapes) + 1)
     arguments = [
         jax.random.normal(key, shape)
@@ -74,6 +81,4 @@ def _gradient_case(
         value, pull = jax.vjp(function, *arguments)
         return value, pull(cotangent)
 
-    return Case(
-        name, lambda: jax.block_until_ready(both(*arguments)), images=shapes[0][0]
-    )
+    return Case(name, lambda: jax.block_until_ready(both(*arguments)), images=images)

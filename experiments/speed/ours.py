@@ -1,25 +1,46 @@
 """Cases: this project's own training steps, forward passes and input pipelines."""
 
-from collections.abc import Iterator
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
-from cnnjax import parallel
+from cnnjax import loading
 from cnnjax.data import batches
-from cnnjax.data.augment import Preprocessing
-from cnnjax.data.dataset import Split
+from cnnjax.data.dataset import Dataset, Split
 from cnnjax.models import summary
-from cnnjax.state import TrainState
-from cnnjax.step import make_eval_step
-from cnnjax.updates import Recipe, Update, train_step_of
+from cnnjax.models.facts import facts_of
+from cnnjax.parallel import Part
+from cnnjax.run import Run, make_run
+from cnnjax.runtime.clocks import Clocks
+from cnnjax.step import make_eval_step, make_train_step
 from speed.timing import Case
 
 TFDATA_BATCHES = 100
+RUN_STEPS = 20
+# [examples, height, width, channels] of the two training sets.
+SHAPES = {"cifar10": (50_000, 32, 32, 3), "mnist": (60_000, 28, 28, 1)}
+NUM_CLASSES = 10
+
+
+def noise_run(config: ConfigDict) -> Run:
+    """Returns the run of a configuration on noise in the shape of its data set."""
+    facts = facts_of(loading.make_model(config, NUM_CLASSES))
+    return make_run(config, _noise(facts.dataset))
+
+
+@functools.cache
+def _noise(name: str) -> Dataset:
+    random, shape = np.random.default_rng(0), SHAPES[name]
+    images = random.integers(0, 256, shape, np.uint8)
+    labels = random.integers(0, NUM_CLASSES, shape[0]).astype(np.int32)
+    train, test = Split(images, labels), Split(images[:0], labels[:0])
+    class_names = tuple(str(label) for label in range(NUM_CLASSES))
+    return Dataset(f"noise like {name}", "", train, test, class_names, "")
 
 
 def training_flops(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
@@ -39,93 +60,71 @@ def forward_flops(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
 
 
 def random_batch(
-    image_shape: tuple[int, int, int], batch_size: int, num_classes: int = 10
+    image_shape: tuple[int, int, int], batch_size: int
 ) -> dict[str, np.ndarray]:
     """Returns a batch as a pipeline makes it, of standard normal noise."""
     random = np.random.default_rng(0)
     return {
         "image": random.normal(size=(batch_size, *image_shape)).astype(np.float32),
-        "label": random.integers(0, num_classes, batch_size).astype(np.int32),
+        "label": random.integers(0, NUM_CLASSES, batch_size).astype(np.int32),
         "mask": np.ones(batch_size, np.float32),
         "position": np.arange(batch_size, dtype=np.uint32),
     }
 
 
-def train_case(
-    name: str,
-    recipe: Recipe,
-    state: TrainState,
-    batch: dict[str, np.ndarray],
-    mesh: Mesh,
-    mode: str,
-) -> Case:
+def batch_of(run: Run) -> dict[str, np.ndarray]:
+    """Returns the batch on which a run's steps are timed: always the same noise."""
+    return random_batch(run.input_shape, run.config.train.batch_size)
+
+
+def train_case(name: str, run: Run) -> Case:
     """Returns a case of the training step alone, with the batch already on the devices.
 
-    The step starts from a copy of `state`.
+    It starts from the run's initial state.
     """
-    step = parallel.compile_step(train_step_of(recipe), mesh, mode, donate=True)
-    placed = parallel.put_batch(batch, mesh, mode)
-    now = parallel.replicate(jax.tree.map(jnp.copy, state), mesh)
+    where, size = run.partitioner, run.config.train.batch_size
+    step = where.compile(
+        make_train_step(run.recipe, where.axis_name),
+        Part.STATE,
+        Part.TRAINING_BATCH,
+        donate=True,
+    )
+    placed, now = where.put_batch(batch_of(run)), run.init_state()
 
-    def run() -> None:
+    def train() -> None:
         nonlocal now
         now, metrics = step(now, placed)
         jax.block_until_ready(metrics)
 
-    shape = batch["image"].shape
-    flops = len(batch["label"]) * training_flops(recipe.model, shape[1:])
-    return Case(name, run, images=len(batch["label"]), flops=flops)
+    flops = size * training_flops(run.recipe.model, run.input_shape)
+    return Case(name, train, images=size, flops=flops)
 
 
-def forward_case(
-    name: str,
-    recipe: Recipe,
-    params: Any,
-    batch: dict[str, np.ndarray],
-    mesh: Mesh,
-    mode: str,
-) -> Case:
+def forward_case(name: str, run: Run) -> Case:
     """Returns a case of the evaluation step alone: logits, loss and accuracy."""
-    eval_step = make_eval_step(
-        recipe.model, loss_fn=recipe.loss_fn, axis_name=parallel.AXIS
+    where, size = run.partitioner, run.config.train.batch_size
+    step = where.compile(
+        make_eval_step(run.recipe, axis_name=where.axis_name, prepared=True),
+        Part.STATE,
+        Part.EVALUATION_BATCH,
     )
-    step = parallel.compile_step(eval_step, mesh, mode)
-    placed = parallel.put_batch(batch, mesh, mode)
-    weights = parallel.replicate(params, mesh)
-    shape = batch["image"].shape
-    flops = len(batch["label"]) * forward_flops(recipe.model, shape[1:])
+    placed, variables = where.put_batch(batch_of(run)), run.init_state().variables
     return Case(
         name,
-        lambda: jax.block_until_ready(step(weights, placed)),
-        images=len(batch["label"]),
-        flops=flops,
+        lambda: jax.block_until_ready(step(variables, placed)),
+        images=size,
+        flops=size * forward_flops(run.recipe.model, run.input_shape),
     )
 
 
-def update_case(
-    name: str,
-    update: Update,
-    state: TrainState,
-    *,
-    steps: int,
-    log_every: int,
-    images: int,
-) -> Case:
-    """Returns a case of `steps` steps as training does them, including their batches.
+def run_case(name: str, run: Run) -> Case:
+    """Returns a case of `RUN_STEPS` steps of all seeds, including their batches."""
+    update, log_every = run.updates(0, Clocks()), run.config.train.log_every
+    now, first = run.init_state(), 0
 
-    Args:
-        name: of the case.
-        update: a run's update function, starting at step 0.
-        state: initial state on the devices; it is donated.
-        steps: number of steps in one run of the case.
-        log_every: number of steps between two fetches of the metrics.
-        images: images per step, summed over all seeds.
-    """
-    now, first = state, 0
-
-    def run() -> None:
+    def train() -> None:
         nonlocal now, first
-        end = first + steps
+        end = first + RUN_STEPS
         while first < end:
             last = min(end, first + update.steps_per_call)
             fetch = any(step % log_every == 0 for step in range(first, last))
@@ -133,51 +132,61 @@ def update_case(
             first = last
         jax.block_until_ready(now)
 
-    return Case(name, run, images=steps * images)
+    images = RUN_STEPS * run.config.num_seeds * run.config.train.batch_size
+    return Case(name, train, images=images)
 
 
-def tfdata_case(name: str, batches: Iterator[Any], batch_size: int) -> Case:
-    """Returns a case that only takes batches from tf.data.
+def tfdata_case(name: str, run: Run, workers: int) -> Case:
+    """Returns a case that only takes a run's batches from tf.data.
 
     It takes many at a time, so that those already in the buffer matter little.
     """
+    # TensorFlow takes seconds to import, and only this case needs it.
+    from cnnjax.data import tf_pipeline
 
-    def run() -> None:
+    size = run.config.train.batch_size
+    made = tf_pipeline.batches(
+        run.dataset.train,
+        run.recipe.preprocessing,
+        seed=0,
+        batch_size=size,
+        steps=range(2**32 // size),
+        workers=workers,
+    )
+
+    def take() -> None:
         for _ in range(TFDATA_BATCHES):
-            next(batches)
+            next(made)
 
-    return Case(name, run, images=TFDATA_BATCHES * batch_size)
+    return Case(name, take, images=TFDATA_BATCHES * size)
 
 
-def device_case(
-    name: str,
-    split: Split,
-    preprocessing: Preprocessing,
-    batch_size: int,
-    mesh: Mesh,
-    mode: str,
-) -> Case:
-    """Returns a case that only makes a batch on the devices and sums its pixels."""
+def device_case(name: str, run: Run) -> Case:
+    """Returns a case that only makes a run's batch on the devices and sums its pixels.
+
+    The run is of one seed.
+    """
+    where, size, split = run.partitioner, run.config.train.batch_size, run.dataset.train
 
     def total(seed: jax.Array, chunk: Any, data: Any) -> jax.Array:
         index, position = chunk["index"][:, 0], chunk["position"][:, 0]
-        batch = batches.make_batch(seed, data, index, position, preprocessing)
-        return jax.lax.psum(jnp.sum(batch["image"]), parallel.AXIS)
+        how = run.recipe.preprocessing
+        batch = batches.make_batch(seed, data, index, position, how)
+        return jax.lax.psum(jnp.sum(batch["image"]), where.axis_name)
 
     made = batches.chunk(
         seed=0,
         num_examples=len(split.labels),
-        batch_size=batch_size,
+        batch_size=size,
         first_step=0,
         num_steps=1,
         capacity=1,
     )
-    step = parallel.compile_step(total, mesh, mode, num_whole=1)
-    data = parallel.replicate(batches.whole(split), mesh)
-    chunk = parallel.put_batch(made, mesh, mode)
-    seed = parallel.replicate(np.uint32(0), mesh)
+    step = where.compile(total, Part.WHOLE, Part.TRAINING_BATCH, Part.WHOLE)
+    data, chunk = where.replicate(batches.whole(split)), where.put_batch(made)
+    seed = where.replicate(np.uint32(0))
     return Case(
         name,
         lambda: jax.block_until_ready(step(seed, chunk, data)),
-        images=batch_size,
+        images=size,
     )

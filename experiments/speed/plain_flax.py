@@ -11,7 +11,8 @@ import optax
 from speed.peer import Job, Peer
 
 
-def _lrn(x: jax.Array) -> jax.Array:
+def lrn(x: jax.Array) -> jax.Array:
+    """Normalises the responses of [batch, height, width, channels] as CifarCNN does."""
     energy = jax.lax.reduce_window(
         x * x, 0.0, jax.lax.add, (1, 1, 1, 9), (1, 1, 1, 1), "SAME"
     )
@@ -26,8 +27,8 @@ class CifarCNN(nn.Module):
         """Maps [batch, 24, 24, 3] to logits [batch, 10]."""
         del train
         x = nn.relu(nn.Conv(64, (5, 5), name="conv1")(x))
-        x = _lrn(nn.max_pool(x, (3, 3), (2, 2), "SAME"))
-        x = _lrn(nn.relu(nn.Conv(64, (5, 5), name="conv2")(x)))
+        x = lrn(nn.max_pool(x, (3, 3), (2, 2), "SAME"))
+        x = lrn(nn.relu(nn.Conv(64, (5, 5), name="conv2")(x)))
         x = nn.max_pool(x, (3, 3), (2, 2), "SAME").reshape(len(x), -1)
         x = nn.relu(nn.Dense(384, name="local3")(x))
         x = nn.relu(nn.Dense(192, name="local4")(x))

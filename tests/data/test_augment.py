@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from cnnjax import prng
-from cnnjax.data import augment
+from cnnjax.data import augment, tf_pipeline
 from cnnjax.data.augment import Preprocessing
 
 CHAPTER = Preprocessing(24, ("crop", "flip", "brightness", "contrast"), "per_image")
+EVERYTHING = Preprocessing(24, augment.DISTORTIONS, "per_image")
 
 
 def pictures(n: int, size: int = 32) -> np.ndarray:
@@ -69,7 +70,7 @@ def test_unit_without_distortions_only_scales() -> None:
 
 def test_the_draws_have_the_chapter_s_distributions() -> None:
     n = 20_000
-    params = jax.tree.map(np.asarray, draw(n))
+    params = jax.tree.map(np.asarray, draw(n, EVERYTHING))
     for offset in (params.top, params.left):
         counts = np.bincount(offset, minlength=9)
         # Each of 9 offsets has n/9 expected; five standard deviations around it.
@@ -83,19 +84,17 @@ def test_the_draws_have_the_chapter_s_distributions() -> None:
         assert low <= values.min() and values.max() < high
         deciles = np.histogram(values, bins=10, range=(low, high))[0]
         assert np.all(np.abs(deciles - n / 10) < 5 * np.sqrt(n * 0.09))
-    drawn = np.stack(
-        [params.top, params.left, params.flip, params.brightness, params.contrast]
-    )
-    correlations = np.corrcoef(drawn) - np.eye(5)
+    one = [params.top, params.left, params.flip, params.brightness, params.contrast]
+    drawn = np.stack([*one, *params.cutout.T])
+    correlations = np.corrcoef(drawn) - np.eye(7)
     assert np.all(np.abs(correlations) < 5 / np.sqrt(n))
 
 
 def test_an_example_is_distorted_alike_in_any_batch() -> None:
-    everything = Preprocessing(24, augment.DISTORTIONS, "per_image")
     key = prng.from_seed(7, prng.DATA)
     positions = jnp.arange(32, dtype=jnp.uint32)
-    whole = augment.draw(key, positions, everything, (32, 32, 3))
-    part = augment.draw(key, positions[8:16], everything, (32, 32, 3))
+    whole = augment.draw(key, positions, EVERYTHING, (32, 32, 3))
+    part = augment.draw(key, positions[8:16], EVERYTHING, (32, 32, 3))
     for a, b in zip(whole, part, strict=True):
         np.testing.assert_array_equal(a[8:16], b)
 
@@ -104,6 +103,74 @@ def test_one_distortion_s_draw_does_not_depend_on_the_others() -> None:
     alone = draw(64, Preprocessing(24, ("flip",), "per_image"))
     np.testing.assert_array_equal(alone.flip, draw(64).flip)
     np.testing.assert_array_equal(alone.top, np.full(64, 4))
+
+
+@pytest.mark.parametrize("chosen", augment.DISTORTIONS)
+def test_cutout_changes_no_other_draw(chosen: str) -> None:
+    alone = draw(64, Preprocessing(24, (chosen,), "per_image"))
+    both = draw(64, Preprocessing(24, (chosen, "cutout"), "per_image"))
+    assert (alone.cutout is None) == (chosen != "cutout")
+    assert both.cutout.dtype == jnp.int32
+    for ours, theirs in zip(alone[:-1], both[:-1], strict=True):
+        assert (ours is None) == (theirs is None)
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(both.cutout, draw(64, EVERYTHING).cutout)
+
+
+@pytest.mark.parametrize("crop", [0, 6])
+def test_the_centre_of_cutout_is_uniform_over_the_pixels(crop: int) -> None:
+    n, how = 20_000, Preprocessing(crop, ("cutout",), "unit")
+    key, positions = prng.from_seed(0, prng.DATA), jnp.arange(n, dtype=jnp.uint32)
+    centres = np.asarray(augment.draw(key, positions, how, (7, 10, 3)).cutout)
+    height, width = (crop, crop) if crop else (7, 10)
+    assert centres.shape == (n, 2) and centres.min() >= 0
+    pixels = np.ravel_multi_index(tuple(centres.T), (height, width))
+    counts = np.bincount(pixels, minlength=height * width)
+    expected = n / (height * width)
+    chi_squared = np.sum((counts - expected) ** 2 / expected)
+    freedom = height * width - 1
+    # Its mean is the degrees of freedom and its variance twice as much.
+    assert abs(chi_squared - freedom) < 4 * np.sqrt(2 * freedom)
+
+
+def cut_out_by_loop(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    out = x.copy()
+    batch, height, width, _ = x.shape
+    side = height // 2
+    for n, i, j in np.ndindex(batch, height, width):
+        below, right = i - centres[n, 0] + side // 2, j - centres[n, 1] + side // 2
+        if 0 <= below < side and 0 <= right < side:
+            out[n, i, j] = 0
+    return out
+
+
+@pytest.mark.parametrize("cut_out", [augment.cut_out, tf_pipeline.cut_out])
+@pytest.mark.parametrize(
+    "shape", [(24, 24, 3), (28, 28, 1), (9, 9, 3), (6, 11, 1), (11, 6, 2), (1, 1, 1)]
+)
+def test_cutout_equals_a_loop(cut_out, shape: tuple[int, ...]) -> None:
+    height, width, _ = shape
+    rows = np.unique([0, 1, height // 2, height - 2, height - 1]).clip(0)
+    columns = np.unique([0, 1, width // 2, width - 2, width - 1]).clip(0)
+    centres = np.stack(np.meshgrid(rows, columns), axis=-1).reshape(-1, 2)
+    centres = np.minimum(centres, [height - 1, width - 1]).astype(np.int32)
+    x = np.random.default_rng(0).random((len(centres), *shape), np.float32) + 1
+    expected = cut_out_by_loop(x, centres)
+    np.testing.assert_array_equal(cut_out(x, centres), expected)
+    if height > 1:
+        covered = (expected == 0).all(axis=-1).sum(axis=(1, 2))
+        assert 0 < covered.min() < covered.max() <= (height // 2) ** 2
+
+
+@pytest.mark.parametrize("how", ["per_image", "unit"])
+def test_cutout_comes_after_everything_else(how: str) -> None:
+    """And so covers with the grey of the mean where pictures are standardised."""
+    preprocessing = Preprocessing(24, augment.DISTORTIONS, how)
+    images, params = pictures(16), draw(16, preprocessing)
+    whole = augment.apply(images, params._replace(cutout=None), preprocessing)
+    expected = cut_out_by_loop(np.asarray(whole), np.asarray(params.cutout))
+    found = augment.apply(images, params, preprocessing)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_affine_draws_stay_within_their_ranges() -> None:
@@ -126,3 +193,55 @@ def test_affine_draws_stay_within_their_ranges() -> None:
         slack = 1e-3 * (high - low)
         assert low - slack <= values.min() < low + 0.02 * (high - low)
         assert high - 0.02 * (high - low) < values.max() <= high + slack
+
+
+def matrix(rows=0.0, columns=0.0, degrees=0.0, zoom=1.0, size=(28, 28)) -> jax.Array:
+    rows, columns, angle, zoom = (
+        jnp.array([value]) for value in (rows, columns, np.deg2rad(degrees), zoom)
+    )
+    return augment.matrix(rows, columns, angle, zoom, size)
+
+
+def moved(image: np.ndarray, **how) -> np.ndarray:
+    images = jnp.asarray(image[None, :, :, None], jnp.float32)
+    return np.asarray(augment.resample(images, matrix(size=image.shape, **how)))[
+        0, ..., 0
+    ]
+
+
+def test_whole_shifts_move_pixels_and_bring_in_zeros() -> None:
+    image = np.arange(1.0, 13.0).reshape(3, 4)
+    down = np.vstack([np.zeros(4), image[:2]])
+    left = np.hstack([image[:, 1:], np.zeros((3, 1))])
+    np.testing.assert_array_equal(moved(image, rows=1.0), down)
+    np.testing.assert_array_equal(moved(image, columns=-1.0), left)
+    half = (image + np.hstack([np.zeros((3, 1)), image[:, :-1]])) / 2
+    np.testing.assert_allclose(moved(image, columns=0.5), half, rtol=1e-6)
+
+
+def test_a_quarter_turn_is_numpy_s() -> None:
+    image = np.random.default_rng(0).random((9, 9)).astype(np.float32)
+    turned = [np.rot90(image), np.rot90(image, -1)]
+    found = moved(image, degrees=90.0)
+    errors = [np.abs(found - expected).max() for expected in turned]
+    assert min(errors) < 1e-4 < max(errors)
+
+
+def test_resampling_is_scipy_s() -> None:
+    from scipy import ndimage
+
+    image = np.random.default_rng(1).random((28, 28)).astype(np.float32)
+    moves = matrix(rows=1.3, columns=-0.7, degrees=8.0, zoom=1.08)
+    expected = ndimage.affine_transform(
+        image, np.asarray(moves[0, :, :2]), np.asarray(moves[0, :, 2]), order=1
+    )
+    images = jnp.asarray(image[None, :, :, None])
+    found = np.asarray(augment.resample(images, moves))[0, ..., 0]
+    # SciPy cuts to zero at the border, where this fades out over one pixel.
+    np.testing.assert_allclose(found[4:-4, 4:-4], expected[4:-4, 4:-4], atol=1e-4)
+
+
+def test_zooming_in_enlarges() -> None:
+    dot = np.zeros((28, 28))
+    dot[13:15, 13:15] = 1.0
+    assert moved(dot, zoom=1.5).sum() > 1.5 * dot.sum() > moved(dot, zoom=0.7).sum()

@@ -12,6 +12,7 @@ from cnnjax.data.load import Split
 CHAPTER = Preprocessing(24, ("crop", "flip", "brightness", "contrast"), "per_image")
 MNIST = Preprocessing(0, (), "unit")
 AFFINE = Preprocessing(0, ("shift", "rotate", "scale"), "unit")
+CUTOUT = Preprocessing(28, ("flip", "cutout"), "per_image")
 ALL = Preprocessing(24, augment.DISTORTIONS, "per_image")
 STEPS, BATCH = 70, 12  # more steps than a chunk holds, and across epochs
 
@@ -29,15 +30,16 @@ def run(split: Split, *, first: int = 0, workers: int = 2, how=CHAPTER) -> list:
         how,
         seed=4,
         batch_size=BATCH,
-        first_step=first,
-        num_steps=STEPS,
+        steps=range(first, STEPS),
         workers=workers,
     )
     return list(batches)
 
 
 @pytest.mark.parametrize(
-    "how", [CHAPTER, MNIST, AFFINE, ALL], ids=["chapter", "mnist", "affine", "all"]
+    "how",
+    [CHAPTER, MNIST, AFFINE, CUTOUT, ALL],
+    ids=["chapter", "mnist", "affine", "cutout", "all"],
 )
 def test_batches_are_those_that_jax_makes(split: Split, how: Preprocessing) -> None:
     batches = run(split, how=how)

@@ -149,11 +149,12 @@ def make_npz(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def snapshot():
-    """Returns folder -> the bytes of every file in it but the lock, by path."""
+    """Returns folder -> the bytes of every file in it but the lock's, by path."""
 
     def snapshot(folder):
         files = (path for path in folder.rglob("*") if path.is_file())
-        return {path: path.read_bytes() for path in files if path.name != ".lock"}
+        lock = (".lock", ".owner")
+        return {path: path.read_bytes() for path in files if path.name not in lock}
 
     return snapshot
 

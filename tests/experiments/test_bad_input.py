@@ -95,7 +95,7 @@ CASES = {
     ),
     "flag-without-value": (f"{BASE} --config.train.steps", "steps"),
     "truth-for-number": (f"{BASE} --config.seed=True", "seed.*True"),
-    "no-choice": (f"{BASE} --config.optim.name=adamw", "'adamw', need one of adam, "),
+    "no-choice": (f"{BASE} --config.optim.name=lamb", "'lamb', need one of adam, "),
     "config-unknown-field": (
         "cifar10.py --config={root}/unknown_field.py",
         "no field train.stepz",
@@ -176,6 +176,11 @@ CASES = {
     "keep-zero": (f"{MNIST} --config.model.keep_prob=0.0", r"keep_prob=0.0.*\(0, 1\]"),
     "keep-above-one": (f"{MNIST} --config.model.keep_prob=1.1", r"1.1.*\(0, 1\]"),
     "keep-nan": (f"{MNIST} --config.model.keep_prob=nan", r"nan.*\(0, 1\]"),
+    "smoothing-for-lenet": (
+        "mnist.py --config=configs/lenet5.py --config.data.source=embedded"
+        " --config.optim.label_smoothing=0.1",
+        "label_smoothing=0.1 for LeNet5, whose loss smooths no labels; leave it out",
+    ),
     # Data.
     "tfds-missing": (
         f"{BASE} --config.data.name=cifar100",

@@ -9,10 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from cnnjax import assembly, network
 from cnnjax import config as configs
-from cnnjax.state import init_state
-from cnnjax.workdir.files import flatten
+from cnnjax.run import abstract_state, recipe_of, restore
+from cnnjax.workdir import files
 
 NOTE = "its accuracy says nothing about cifar10"
 STEP_LINE = r"step (\d+), loss=\d+\.\d\d \(\d+\.\d examples/sec; \d+\.\d{3} sec/batch\)"
@@ -56,13 +55,9 @@ def untimed(final):
 
 def state_bytes(workdir):
     """Returns path -> bytes of every array of the newest state."""
-    config = configs.from_stored(network.stored_config(workdir))
-    recipe = assembly.make_recipe(config, num_classes=10)
-    shape = (24, 24, 3)
-    like = jax.eval_shape(
-        lambda: init_state(recipe.model, recipe.tx, seed=0, image_shape=shape)
-    )
-    leaves, _ = jax.tree_util.tree_flatten_with_path(network.restore(workdir, like))
+    config = configs.from_stored(files.read_json(workdir / files.CONFIG))
+    like = abstract_state(recipe_of(config, num_classes=10), (32, 32, 3))
+    leaves, _ = jax.tree_util.tree_flatten_with_path(restore(workdir, like))
     return {
         jax.tree_util.keystr(path): np.asarray(leaf).tobytes() for path, leaf in leaves
     }
@@ -143,8 +138,8 @@ def test_the_files_of_a_run_are_what_the_contract_says(embedded_run):
     tested = {k.replace("test/", "eval/"): final[k] for k in final if "test/" in k}
     assert lines[4] == {"step": 4, "eval/split": "test"} | tested
 
-    config = flatten(json.loads((workdir / "config.json").read_text()))
-    assert config.keys() == config.fields("CifarCNN").keys()
+    config = configs.flatten(json.loads((workdir / "config.json").read_text()))
+    assert config.keys() == configs.fields("CifarCNN").keys()
     given = {"train.steps": 4, "train.batch_size": 16, "model.width": 0.25}
     chapter = {"data.crop": 24, "optim.l2": 0.004, "model.lrn_beta": 0.75}
     assert config | given | chapter == config

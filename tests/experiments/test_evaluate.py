@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from cnnjax import config as configs
-from cnnjax import network, run_evaluation
+from cnnjax.evaluation import evaluate_state
+from cnnjax.run import load_run, restore
+from cnnjax.runtime.clocks import Clocks
+from cnnjax.workdir import files
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +32,18 @@ def precision_lines(printed):
     return [line for line in printed.splitlines() if line.startswith("precision")]
 
 
+def evaluated(workdir):
+    """Returns the figures that evaluate.py prints of a run, all digits of them."""
+    config = configs.from_stored(files.read_json(workdir / files.CONFIG))
+    trained, clocks, values = load_run(workdir, config), Clocks(), {}
+    state = restore(workdir, trained.init_state())
+    for views, prefix in ((1, "test"), (config.eval.views, "test_multiview")):
+        if prefix == "test" or views > 1:
+            evaluator = trained.evaluator(clocks, views)
+            values |= evaluate_state(evaluator, state, trained.dataset.test, prefix)
+    return values
+
+
 def test_its_own_data_give_the_figures_of_the_training(call, averaged_run, snapshot):
     workdir, printed = averaged_run
     before = snapshot(workdir)
@@ -38,8 +53,7 @@ def test_its_own_data_give_the_figures_of_the_training(call, averaged_run, snaps
     first, second = precision_lines(printed)
     assert re.fullmatch(r"precision @ 1 = .* on digits \[test\]", first)
     assert re.fullmatch(r"precision @ 1 = .* on digits \[test_ema\]", second)
-    config = configs.from_stored(network.stored_config(workdir))
-    values = run_evaluation.evaluate(config, workdir)
+    values = evaluated(workdir)
     final = json.loads((workdir / "final_metrics.json").read_text())
     assert values.keys() >= {"test/loss", "test_ema/loss", "test_ema/correct"}
     assert values == {name: final[name] for name in values}
@@ -117,8 +131,7 @@ def test_several_views_are_reported_beside_the_single_one(call, colour_run):
     ]
     assert [final[f"{kind}/count"] for kind in kinds] == [30] * 4
     assert len({final[f"{kind}/loss"] for kind in kinds}) == 4
-    config = configs.from_stored(network.stored_config(workdir))
-    values = run_evaluation.evaluate(config, workdir)
+    values = evaluated(workdir)
     assert values == {name: final[name] for name in values}
     assert len(values) == 16
     done = call("evaluate.py", f"--workdir={workdir}", "--config.eval.views=1")

@@ -1,5 +1,6 @@
 """Signals at any moment, a disk that fails under a run, and the best checkpoint."""
 
+import dataclasses
 import json
 import os
 import random
@@ -14,8 +15,8 @@ import numpy as np
 import pytest
 
 from cnnjax import evaluation, training
-from cnnjax.resident import ResidentUpdate
 from cnnjax.runtime.clocks import Clocks
+from cnnjax.updates import ResidentUpdate
 from cnnjax.workdir import files
 
 MLP = (
@@ -65,7 +66,7 @@ def straight(call, tmp_path_factory):
     [
         (Clocks, "compile", lambda args: True, 1, signal.SIGINT),
         (evaluation.Evaluator, "__call__", lambda args: True, 2, signal.SIGTERM),
-        (training, "evaluate_all", lambda args: args[3] == "test", 4, signal.SIGINT),
+        (training, "evaluate_state", lambda args: args[3] == "test", 4, signal.SIGINT),
         (files, "write_json", lambda args: "final" in args[0].name, 4, signal.SIGTERM),
     ],
     ids=["compile", "evaluation", "final-evaluation", "final-metrics"],
@@ -170,7 +171,7 @@ def test_parameters_that_overflow_right_before_a_save(call, tmp_path, monkeypatc
         state, metrics = update(self, state, steps, fetch=fetch)
         factor = np.inf if steps.stop == 3 else 1.0
         params = jax.tree.map(lambda leaf: leaf * factor, state.params)
-        return state.replace(params=params), metrics
+        return dataclasses.replace(state, params=params), metrics
 
     monkeypatch.setattr(ResidentUpdate, "__call__", overflowing)
     flags = ("--config.train.steps=3", "--config.train.checkpoint_every=1")

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnjax import network
+from cnnjax import exporting
+from cnnjax.network import load_network
 
 NUM_SEEDS, STEPS = 4, 5
 FLAGS = (
@@ -86,9 +87,9 @@ def test_every_seed_is_there_with_mean_and_deviation(straight):
     assert final["test/accuracy"] == accuracies.tolist()
     assert len(set(final["test/loss"])) == NUM_SEEDS
 
-    network = [line for line in lines if "train/loss" in line]
-    assert [line["step"] for line in network] == list(range(STEPS))
-    for line in network:
+    trained = [line for line in lines if "train/loss" in line]
+    assert [line["step"] for line in trained] == list(range(STEPS))
+    for line in trained:
         images = line["perf/examples_per_sec"] * line["perf/sec_per_batch"]
         assert images == pytest.approx(NUM_SEEDS * 16)
         loss = f"step {line['step']}, loss={line['train/loss/mean']:.2f} ("
@@ -208,13 +209,13 @@ def test_predictions_are_of_one_seed_or_of_the_mean_of_all(call, straight, tmp_p
         assert done.returncode == 2
         assert words in done.stderr
     final = read(workdir, "final_metrics.json")
-    card = network.card(network.load(workdir, 2), workdir)
+    card = exporting.card(load_network(workdir, 2), workdir)
     assert (card["networks"], card["seed_index"]) == (1, 2)
     name = "test_ema/accuracy"
     assert card["weights"] == "ema_params"
     assert card["accuracy"][name] == final[name][2]
     assert not any(isinstance(v, list) for v in card["accuracy"].values())
-    card = network.card(network.load(workdir), workdir)
+    card = exporting.card(load_network(workdir), workdir)
     assert (card["networks"], card["accuracy"]) == (NUM_SEEDS, {})
 
 

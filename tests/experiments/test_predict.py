@@ -12,12 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnjax import assembly, exporting, network, parallel
 from cnnjax import config as configs
-from cnnjax.data.load import Split
+from cnnjax import exporting
+from cnnjax.data.dataset import Split
 from cnnjax.data.sources import tfds
 from cnnjax.evaluation import Evaluator
+from cnnjax.network import load_network
+from cnnjax.parallel import Partitioner, make_mesh
+from cnnjax.run import recipe_of
 from cnnjax.runtime.clocks import Clocks
+from cnnjax.workdir import files
 
 FULL_DISK = Path("/dev/full")
 
@@ -133,13 +137,13 @@ def test_bad_pictures_are_named_and_the_rest_predicted(call, colour_run, tmp_pat
     Image.new("RGB", (1, 1)).save(tmp_path / "one.png")
     Image.new("1", (20_000, 20_000)).save(tmp_path / "large.png")
     (tmp_path / "empty").mkdir()
-    files = [str(tmp_path / name) for name in bad]
+    named = [str(tmp_path / name) for name in bad]
     flag = f"--workdir={colour_run[0]}"
-    done = call("predict.py", flag, *files[:3], str(good), *files[3:], "--top_k", "2")
+    done = call("predict.py", flag, *named[:3], str(good), *named[3:], "--top_k", "2")
     assert done.returncode == 2
     lines = done.stderr.splitlines()
     assert len(lines) == len(bad) + 1
-    for name, line in zip(files, lines, strict=False):
+    for name, line in zip(named, lines, strict=False):
         assert line.startswith(f"error: {name} ")
     assert re.match(r"error: 7 of what was named .* 1 pictures were", lines[-1])
     assert "1x1 pixels" in lines[2] and "decompression bomb" in lines[3]
@@ -298,16 +302,12 @@ def test_real_pictures_from_files(call, tmp_path):
         f"--workdir={workdir}",
     )
     assert done.returncode == 0, done.stderr
-    config = configs.from_stored(network.stored_config(workdir))
-    loaded = network.load(workdir)
+    config = configs.from_stored(files.read_json(workdir / files.CONFIG))
+    loaded = load_network(workdir)
     evaluator = Evaluator(
-        loaded.model,
-        assembly.make_loss(config),
-        loaded.preprocessing,
+        recipe_of(config, num_classes=10),
+        Partitioner(make_mesh(1)),
         batch_size=500,
-        top_k=1,
-        mesh=parallel.make_mesh(1),
-        mode="jit",
         clocks=Clocks(),
     )
     images = tfds.load("cifar10_jpeg", str(root), False).test.images[:1000]
@@ -322,4 +322,4 @@ def test_real_pictures_from_files(call, tmp_path):
         printed = predicted(call, f"--workdir={workdir}", folder)
         said = [picture["top"][0]["class"] for picture in printed["pictures"]]
         labels = np.array([loaded.class_names.index(name) for name in said], np.int32)
-        assert evaluator(loaded.params, Split(images, labels)).correct >= least
+        assert evaluator(loaded.variables, Split(images, labels)).correct >= least

@@ -10,7 +10,7 @@ from cnnjax.config import default_config
 from cnnjax.data import load
 from cnnjax.errors import InputError
 from cnnjax.workdir import files
-from grid_search import changed, parse_grid
+from search import changed, named, parse_grid
 
 FLAGS = (
     "--config=configs/mlp.py",
@@ -147,6 +147,17 @@ def test_the_configuration_itself_is_left_alone():
     other = changed(config, {"optim.learning_rate": 1, "data.distortions": ("flip",)})
     assert other.optim.learning_rate == 1.0 and other.data.distortions == ("flip",)
     assert config.optim.learning_rate == 1e-3 and config.data.distortions == ()
+
+
+def test_folders_are_named_as_by_every_version():
+    config = default_config("MLP")
+    config.data.val_examples = 100
+    rates, devices = {"optim.learning_rate": 0.5}, {"parallel.num_devices": 1}
+    decay = {"optim.weight_decay": 0.5}  # which version 0.1.0 did not know
+    found = named(config, [{}, rates, devices, decay])
+    # What version 0.1.0 named them.
+    assert list(found)[:3] == ["90487c0ef833", "eb7a96a222f6", "fa3293b1d3ec"]
+    assert list(found.values()) == [{}, rates, devices, decay]
 
 
 @pytest.mark.parametrize("name", load.EMBEDDED)

@@ -2,7 +2,9 @@
 
 import io
 import sys
+from functools import partial
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from cnnjax.data.dataset import Split
 from cnnjax.data.inspection import grid, stretch
 from cnnjax.data.tensorflow_import import import_tensorflow
 from cnnjax.models import MODELS
+from cnnjax.models.forward import init_variables
+from cnnjax.recipe import make_recipe
 from cnnjax.reporting import tensorboard
 
 CHAPTER = Preprocessing(24, ("crop", "flip", "brightness", "contrast"), "per_image")
@@ -52,10 +56,13 @@ def test_pictures_histograms_and_sparsity(tmp_path, key, pictures):
     tf = import_tensorflow()
     model = MODELS["CifarCNN"](width=0.25)
     like = np.zeros((1, 24, 24, 3), np.float32)
-    params = jax.jit(model.init)(key, like)["params"]
-    look = tensorboard.make_look(model, pictures, CHAPTER, seed=3, batch_size=50)
+    variables = jax.jit(model.init)(key, like)
+    params = variables["params"]
+    recipe = make_recipe(model, crop=24, distortions=CHAPTER.distortions)
+    assert recipe.preprocessing == CHAPTER
+    look = tensorboard.make_look(recipe, pictures, seed=3, batch_size=50)
     with tensorboard.open_board(tmp_path, 0, wanted=True, look=look) as board:
-        board.look(7, params)
+        board.look(7, variables)
     found = values(tmp_path / "tensorboard" / "eval")
     assert {step for step, _ in found} == {7}
 
@@ -64,8 +71,7 @@ def test_pictures_histograms_and_sparsity(tmp_path, key, pictures):
         CHAPTER,
         seed=3,
         batch_size=50,
-        first_step=6,
-        num_steps=7,
+        steps=range(6, 7),
         workers=1,
     )
     fed = next(batches)["image"][: tensorboard.NUM_PICTURES]
@@ -117,3 +123,37 @@ def test_without_the_extra_there_is_a_hint_and_no_folder(tmp_path, monkeypatch, 
             board.look(1, {})
         assert capsys.readouterr().out == said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stock_network_with_statistics_has_its_pictures_too(tmp_path, key, pictures):
+    class Stock(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+            x = nn.Conv(8, (3, 3))(x)
+            x = nn.relu(nn.BatchNorm(use_running_average=not train)(x)).mean((1, 2))
+            return nn.Dense(10, name="logits")(x)
+
+    recipe = make_recipe(Stock())
+    variables = jax.jit(partial(init_variables, Stock(), image_shape=(32, 32, 3)))(key)
+    look = tensorboard.make_look(recipe, pictures, seed=3, batch_size=50)
+    with tensorboard.open_board(tmp_path, 0, wanted=True, look=look) as board:
+        board.look(1, variables)
+    found = values(tmp_path / "tensorboard" / "eval")
+    assert {tag for _, tag in found} == {"input", "filters"} | {
+        f"{layer}/{what}"
+        for layer in ("Conv_0", "logits")
+        for what in ("activations", "sparsity")
+    }
+    filters = Image.open(io.BytesIO(found[1, "filters"].image.encoded_image_string))
+    assert filters.size == (8 * 4 - 1, 3)
+
+
+def test_a_network_that_has_diverged_has_no_pictures(tmp_path, key, pictures):
+    model = MODELS["CifarCNN"](width=0.25)
+    variables = jax.jit(model.init)(key, np.zeros((1, 24, 24, 3), np.float32))
+    variables = jax.tree.map(lambda leaf: leaf * np.inf, variables)
+    recipe = make_recipe(model, crop=24)
+    look = tensorboard.make_look(recipe, pictures, seed=3, batch_size=50)
+    with tensorboard.open_board(tmp_path, 0, wanted=True, look=look) as board:
+        board.look(1, variables)
+    assert events(tmp_path / "tensorboard" / "eval") == []

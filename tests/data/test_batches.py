@@ -1,0 +1,82 @@
+"""Batches made on the device against those that tf.data makes."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from cnnjax.data import augment, batches, tf_pipeline
+from cnnjax.data.augment import Preprocessing
+from cnnjax.data.dataset import Split
+from cnnjax.models import CifarCNN
+from cnnjax.recipe import make_recipe
+
+EXAMPLES, BATCH, SEED = 50, 12, 2**32 - 1
+PREPROCESSINGS = {
+    "chapter": Preprocessing(
+        24, ("crop", "flip", "brightness", "contrast"), "per_image"
+    ),
+    "plain": Preprocessing(0, (), "unit"),
+    "cutout": Preprocessing(28, ("crop", "flip", "cutout"), "per_image"),
+    "all": Preprocessing(24, augment.DISTORTIONS, "per_image"),
+}
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    """Pictures whose labels are their numbers."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (EXAMPLES, 32, 32, 3), dtype=np.uint8)
+    return Split(images, np.arange(EXAMPLES, dtype=np.int32))
+
+
+def made(split: Split, steps: range, how: str = "chapter") -> list:
+    recipe = SimpleNamespace(preprocessing=PREPROCESSINGS[how])
+    found = batches.batches(split, recipe, seed=SEED, batch_size=BATCH, steps=steps)
+    return list(found)
+
+
+@pytest.mark.parametrize("how", PREPROCESSINGS)
+def test_they_are_those_of_tf_data(split: Split, how: str) -> None:
+    steps = range(3, 20)  # over the ends of four epochs
+    expected = tf_pipeline.batches(
+        split,
+        PREPROCESSINGS[how],
+        seed=SEED,
+        batch_size=BATCH,
+        steps=steps,
+        workers=2,
+    )
+    for ours, theirs in zip(made(split, steps, how), expected, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name, values in theirs.items():
+            assert ours[name].dtype == values.dtype, name
+            np.testing.assert_allclose(ours[name], values, atol=1e-4, err_msg=name)
+
+
+def test_each_epoch_has_every_picture_once(split: Split) -> None:
+    found = made(split, range(25))  # 300 pictures: six epochs
+    order = np.concatenate([batch["label"] for batch in found]).reshape(6, EXAMPLES)
+    for epoch in order:
+        assert sorted(epoch) == list(range(EXAMPLES))
+    assert len({tuple(epoch) for epoch in order}) == 6
+    positions = np.concatenate([batch["position"] for batch in found])
+    np.testing.assert_array_equal(positions, np.arange(300))
+
+
+def test_they_start_at_any_step(split: Split) -> None:
+    whole = made(split, range(20), "cutout")
+    for first in (1, 4, 19, 20):
+        rest = made(split, range(first, 20), "cutout")
+        for ours, theirs in zip(rest, whole[first:], strict=True):
+            for name, values in theirs.items():
+                np.testing.assert_array_equal(ours[name], values, err_msg=name)
+
+
+def test_a_recipe_says_what_is_done_to_them(split: Split) -> None:
+    distortions = PREPROCESSINGS["chapter"].distortions
+    recipe = make_recipe(CifarCNN(), crop=24, distortions=distortions)
+    found = batches.batches(split, recipe, seed=SEED, batch_size=BATCH, steps=range(2))
+    for ours, theirs in zip(found, made(split, range(2)), strict=True):
+        np.testing.assert_array_equal(ours["image"], theirs["image"])
+        assert ours["image"].shape == (BATCH, 24, 24, 3)

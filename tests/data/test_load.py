@@ -1,0 +1,181 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnnjax.data import load
+from cnnjax.data.dataset import MissingDatasetError, Split, make_dataset
+from cnnjax.data.load import Source
+from cnnjax.errors import InputError
+
+
+def load_source(kind="tfds", *, stand_in="digits", with_test=True, **changed):
+    source = Source(kind, **({"download": False, "on_missing": "embedded"} | changed))
+    return load.load_source(
+        source, default_name="cifar10", stand_in=stand_in, with_test=with_test
+    )
+
+
+def split(count=6):
+    images = np.arange(count * 60).reshape(count, 4, 5, 3) % 251
+    return Split(images.astype(np.uint8), (np.arange(count) % 3).astype(np.int32))
+
+
+def make(train=None):
+    return make_dataset("set", "", train or split(), split(3), ("a", "b", "c"))
+
+
+IMAGES = split().images
+
+
+def test_importing_it_imports_no_tensorflow_and_no_source():
+    program = (
+        "import sys; import cnnjax.data.load; "
+        "print([m for m in sys.modules if m.split('.')[0] in "
+        "('tensorflow', 'tensorflow_datasets', 'sklearn', 'PIL')"
+        " or m.startswith('cnnjax.data.sources.')])"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_hold_out_takes_the_last_training_examples():
+    dataset = make()
+    smaller, held = load.hold_out(dataset, 2)
+    np.testing.assert_array_equal(smaller.train.images, IMAGES[:4])
+    np.testing.assert_array_equal(held.images, IMAGES[4:])
+    assert smaller.train.labels.tolist() + held.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert smaller.test is dataset.test
+    assert smaller.fingerprint == make(train=smaller.train).fingerprint
+    untouched, nothing = load.hold_out(dataset, 0)
+    assert untouched is dataset
+    assert nothing.images.shape == (0, 4, 5, 3)
+
+
+def test_take_first_is_as_if_there_were_no_others():
+    first = load.take_first(make(), 4)
+    np.testing.assert_array_equal(first.train.images, IMAGES[:4])
+    assert first.fingerprint == make(train=first.train).fingerprint
+    assert load.take_first(make(), 6).fingerprint == make().fingerprint
+    for count in (0, 7):
+        with pytest.raises(InputError, match=r"need 1 to 6.*; or 0 for all"):
+            load.take_first(make(), count)
+
+
+@pytest.mark.parametrize("val_examples", [-1, 6, 7])
+def test_hold_out_leaves_something_to_train_on(val_examples):
+    with pytest.raises(InputError, match=r"data\.val_examples.*set it to 0\.\.5"):
+        load.hold_out(make(), val_examples)
+
+
+@pytest.mark.parametrize(
+    ("name", "counts", "shape"),
+    [("digits", (1501, 296), (28, 28, 1)), ("shapes", (10_000, 2_000), (32, 32, 3))],
+)
+def test_embedded_sets_are_loaded_by_name(name, counts, shape):
+    dataset = load_source("embedded", name=name)
+    assert (len(dataset.train.labels), len(dataset.test.labels)) == counts
+    assert (dataset.name, dataset.image_shape, dataset.num_classes) == (name, shape, 10)
+    for found in (load_source("embedded", stand_in=name), load.load_dataset(name)):
+        assert found.fingerprint == dataset.fingerprint
+
+
+def test_the_embedded_set_stands_in_only_when_nothing_was_asked_for(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    assert load_source().name == "digits"
+    for asked in (
+        {"name": "cifar10"},
+        {"directory": str(tmp_path)},
+        {"on_missing": "error"},
+    ):
+        with pytest.raises(MissingDatasetError, match="cifar10 is not prepared"):
+            load_source(**asked)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kind": "web"}, "data.source is 'web'; it must be tfds, npz"),
+        ({"kind": "npz"}, "data.file is empty"),
+        ({"file": "my.npz"}, "got data.file='my.npz' .* set --config.data.source=npz"),
+        ({"kind": "folder"}, "data.dir is empty"),
+        ({"kind": "embedded", "name": "mnist"}, "no embedded data set 'mnist'"),
+    ],
+)
+def test_load_source_refuses_what_it_does_not_know(arguments, message):
+    with pytest.raises(InputError, match=message):
+        load_source(**arguments)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch, write_tfds):
+    """The current folder and home: a set of each kind, TFDS's prepared and named."""
+    dataset = make()
+    for part in ("train", "test"):
+        for label in "ab":
+            (tmp_path / "pictures" / part / label).mkdir(parents=True)
+            image = Image.fromarray(dataset.train.images[ord(label) - ord("a")])
+            image.save(tmp_path / "pictures" / part / label / "0.png")
+    np.savez(
+        tmp_path / "mine.npz",
+        **{f"x_{name}": getattr(dataset, name).images for name in ("train", "test")},
+        **{f"y_{name}": getattr(dataset, name).labels for name in ("train", "test")},
+    )
+    for name in ("mine", "digits"):
+        prepared = {"image": IMAGES, "label": np.arange(6) % 2}
+        write_tfds(tmp_path / "tfds", name, train=prepared, test=prepared)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "directory", "source"),
+    [
+        ("digits", "", {"kind": "embedded", "name": "digits"}),
+        ("mine.npz", "", {"kind": "npz", "file": "mine.npz"}),
+        ("~/mine.npz", "", {"kind": "npz", "file": "mine.npz"}),
+        ("pictures", "", {"kind": "folder", "directory": "pictures"}),
+        ("./pictures", "", {"kind": "folder", "directory": "pictures"}),
+        ("~/pictures", "", {"kind": "folder", "directory": "pictures"}),
+        ("{home}/pictures", "", {"kind": "folder", "directory": "pictures"}),
+        ("mine", "", {"kind": "tfds", "name": "mine"}),
+        ("mine:1.0.0", "tfds", {"kind": "tfds", "name": "mine"}),
+        # With a data dir it is a name of TFDS, whatever else is called so.
+        ("digits", "tfds", {"kind": "tfds", "name": "digits"}),
+    ],
+)
+def test_a_set_is_loaded_by_name_file_or_folder(home, name, directory, source):
+    name = name.format(home=home)
+    found = load.load_dataset(name, dir=directory, download=False)
+    expected = load_source(**source)
+    assert (found.name, found.version) == (expected.name, expected.version)
+    assert found.fingerprint == expected.fingerprint
+    assert len(found.test.labels)
+    blind = load.load_dataset(name, dir=directory, download=False, with_test=False)
+    np.testing.assert_array_equal(blind.train.images, found.train.images)
+    assert not len(blind.test.labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "directory", "error", "message"),
+    [
+        ("cifar10", "", MissingDatasetError, "cifar10 is not prepared in .*/tfds and"),
+        ("mine", "pictures", MissingDatasetError, "mine is not prepared in pictures"),
+        ("digits", "pictures", MissingDatasetError, "digits is not prepared"),
+        ("nowhere.npz", "", InputError, "nowhere.npz does not exist"),
+        ("./nowhere", "", InputError, "nowhere is not a folder"),
+        ("/nowhere", "", InputError, "nowhere is not a folder"),
+        ("no such set", "", InputError, "TFDS names are NAME"),
+    ],
+)
+def test_what_was_named_is_that_or_an_error(home, name, directory, error, message):
+    with pytest.raises(error, match=message):
+        load.load_dataset(name, dir=directory, download=False)

@@ -1,0 +1,104 @@
+"""What a trained network says of pictures, and of which of their pixels it says it."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnnjax import network
+from cnnjax.data.augment import Preprocessing
+from cnnjax.network import Network
+
+SHAPE = (8, 10, 3)
+
+
+class Linear(nn.Module):
+    @nn.compact
+    def __call__(self, images, dropout_keys=None):
+        return nn.Dense(5)(images.reshape(images.shape[0], -1))
+
+
+def linear(kernel: np.ndarray, **changed) -> Network:
+    """The central 4x4 pixels in [0, 1], times a kernel [..., 48, 5]."""
+    bias = jnp.zeros((*kernel.shape[:-2], 5))
+    params = {"Dense_0": {"kernel": jnp.asarray(kernel), "bias": bias}}
+    made = Network(
+        model=Linear(),
+        variables={"params": params},
+        num_seeds=1,
+        seed_index=-1,
+        weights="params",
+        step=0,
+        preprocessing=Preprocessing(4, ("flip", "contrast"), "unit"),
+        image_shape=SHAPE,
+        class_names=("a", "b", "c", "d", "e"),
+        dataset="noise",
+    )
+    return dataclasses.replace(made, **changed)
+
+
+def kernel_of(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(48, 5)).astype(np.float32)
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (7, *SHAPE), np.uint8)
+
+
+def softmax_by_hand(kernel: np.ndarray, images: np.ndarray) -> np.ndarray:
+    central = images[:, 2:6, 3:7].reshape(len(images), -1) / 255
+    exponentials = np.exp(central @ kernel.astype(np.float64))
+    return exponentials / exponentials.sum(-1, keepdims=True)
+
+
+def test_saliency_of_a_linear_network_is_its_weights(images) -> None:
+    """A gradient that can be written down, and zero where nothing is looked at."""
+    kernel = kernel_of(0)
+    made = linear(kernel)
+    saliency = made.saliency(jnp.asarray(images))
+    likeliest = np.asarray(made.logits(jnp.asarray(images))).argmax(-1)
+    expected = np.zeros((7, 8, 10))
+    weights = np.abs(kernel / 255).reshape(4, 4, 3, 5).max(2)
+    expected[:, 2:6, 3:7] = weights[..., likeliest].transpose(2, 0, 1)
+    assert len(set(likeliest)) > 1
+    np.testing.assert_allclose(saliency, expected, rtol=1e-5)
+
+
+def test_probabilities_are_those_of_the_softmax(images) -> None:
+    kernel = kernel_of(1)
+    expected = softmax_by_hand(kernel, images)
+    made = linear(kernel)
+    found = made.probabilities(jnp.asarray(images))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    for size in (3, 100):
+        np.testing.assert_allclose(made.predict(images, size), expected, rtol=1e-5)
+
+
+def test_several_networks_average_their_probabilities(images) -> None:
+    kernels = np.stack([kernel_of(seed) for seed in range(3)])
+    made = linear(kernels, num_seeds=3)
+    expected = np.mean([softmax_by_hand(kernel, images) for kernel in kernels], axis=0)
+    np.testing.assert_allclose(made.predict(images), expected, rtol=1e-5)
+    logits = made.logits(jnp.asarray(images))
+    np.testing.assert_allclose(jax.nn.softmax(logits), expected, rtol=1e-5)
+    saliency = made.saliency(jnp.asarray(images))
+    assert saliency.shape == (7, 8, 10)
+    assert np.all(saliency[:, 2:6, 3:7] > 0)
+
+
+def test_pictures_that_do_not_fit(images) -> None:
+    made = linear(kernel_of(0))
+    for wrong in (images / 255, images[0], images[:, :7], images[..., :1]):
+        with pytest.raises(ValueError, match=r"got pictures .*, need uint8 \['n', 8,"):
+            made.predict(wrong)
+
+
+def test_batches_change_nothing() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (7, 3), np.uint8)
+    for size in (1, 3, 7, 8):
+        found = network.in_batches(lambda x: x * jnp.uint8(2), images, size)
+        np.testing.assert_array_equal(found, images * np.uint8(2))
