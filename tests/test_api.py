@@ -79,9 +79,9 @@ def test_the_whole_program_learns(tmp_path: Path) -> None:
     assert ast.literal_eval(printed(program(), tmp_path))["accuracy"] > 0.6
 
 
-@pytest.mark.parametrize("kind", ["digits", "npz", "folder"])
+@pytest.mark.parametrize("kind", ["npz", "folder"])
 def test_the_program_with_other_data(tmp_path: Path, kind: str) -> None:
-    """SimpleCNN on digits, on an `.npz` and on a folder of pictures, from the API."""
+    """Digits as an `.npz` and as a folder of pictures, with a network for digits."""
     data = cj.load_dataset("digits")
     if kind == "npz":
         file = tmp_path / "mine.npz"
@@ -99,8 +99,9 @@ def test_the_program_with_other_data(tmp_path: Path, kind: str) -> None:
                 folder.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(pictures.images[i, ..., 0]).save(folder / f"{i}.png")
         data = cj.load_dataset(str(tmp_path / "mine"))
-    # Pictures of a folder are 32x32, of which this network sees the middle.
-    model = cj.SimpleCNN(num_classes=data.num_classes)
+    network = {"npz": cj.SimpleCNN, "folder": cj.MLP}[kind]
+    model = network(num_classes=data.num_classes)
+    # Pictures of a folder are 32x32, of which these networks see the middle.
     recipe = cj.make_recipe(model, l2=1e-4, crop=28)
     assert recipe.preprocessing.normalise == "unit"  # the network's own
     state = cj.init_state(recipe, data.image_shape, seed=0)
@@ -110,6 +111,6 @@ def test_the_program_with_other_data(tmp_path: Path, kind: str) -> None:
     assert int(state.step) == 12
     assert float(metrics["l2"]) > 0  # of every kernel, as the network names none
     found = cj.evaluate(recipe, state, data.test)
-    # 0.80, 0.80 and 0.62 were seen; chance is 0.1.
+    # 0.80 and 0.71 were seen; chance is 0.1.
     assert found["accuracy"] > 0.4
     assert found["count"] == len(data.test.labels)

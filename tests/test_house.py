@@ -128,12 +128,11 @@ def test_nothing_is_executed_that_was_read(source: tuple[str, ast.AST]) -> None:
 
 
 # What one training run is read in.
-CORE = [
-    *("prng losses metrics optimizers recipe state step parallel updates".split()),
-    *("evaluation run training data/dataset data/sampling".split()),
-    *("data/augment data/batches models/layers models/facts models/forward".split()),
-    "models/cifar",
-]
+CORE = (
+    "prng losses metrics optimizers recipe state step parallel updates evaluation run",
+    "training data/dataset data/sampling data/augment data/batches models/layers",
+    "models/facts models/forward models/cifar",
+)
 # Their keywords are the fields of a recipe.
 MANY_PARAMETERS = {"make_recipe", "make_optimizer"}
 
@@ -163,7 +162,10 @@ def test_numbers_to_hold() -> None:
         "lines": (sum(lines.values()), 11_000),
         "files": (len(lines), 80),
         "files directly in it": (sum("/" not in name for name in lines), 20),
-        "lines of the core": (sum(lines[name] for name in CORE), 3_000),
+        "lines of the core": (
+            sum(lines[name] for line in CORE for name in line.split()),
+            3_000,
+        ),
         f"parameters ({function})": (most, 8),
         "rungs of imports": (len(ORDER), 12),
     }

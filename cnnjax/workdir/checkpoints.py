@@ -51,6 +51,8 @@ class Checkpoints:
                 cleanup_tmp_directories=not self._read_only,
                 create=not self._read_only,
                 read_only=self._read_only,
+                # What it would set, with a warning.
+                save_interval_steps=0 if self._read_only else 1,
                 # Otherwise Orbax would read metrics, which are not saved here, from any
                 # file in the folder, and fail on the first that is not JSON.
                 lightweight_initialize=True,

@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+# The quick tests of networks with state are in tests/test_run.py and others.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 NETWORK = """
 import flax.linen as nn
