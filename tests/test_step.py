@@ -103,7 +103,10 @@ def reference(request):
     return request.param, *run(request.param, 1, "jit", 5)
 
 
-@pytest.mark.parametrize(("num_devices", "mode"), [(2, "jit"), (4, "pmap"), (8, "jit")])
+@pytest.mark.parametrize(
+    ("num_devices", "mode"),
+    [pytest.param(2, "jit", marks=pytest.mark.slow), (4, "pmap"), (8, "jit")],
+)
 def test_devices_and_modes_agree(reference, num_devices: int, mode: str) -> None:
     name, state, expected = reference
     other, found = run(name, num_devices, mode, 5)

@@ -217,6 +217,7 @@ def test_help_is_quick_and_waits_for_no_framework(environment, scripts, script):
     assert not imported & {"jax", "tensorflow", "tensorflow_datasets", "flax"}
 
 
+@pytest.mark.slow
 def test_many_steps_on_every_core_do_not_deadlock(start, tmp_path) -> None:
     """Steps that are not waited for take the threads that an all-reduce waits on."""
     process = start(

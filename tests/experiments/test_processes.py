@@ -119,6 +119,7 @@ def alone(call, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_two_are_killed_and_one_goes_on(start_two, call, alone, tmp_path):
     workdir = tmp_path / "run"
     # Each names a folder: it is the first's that they use.

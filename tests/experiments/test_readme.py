@@ -57,7 +57,12 @@ CASES = [
 SHORT = ["--config.train.steps=2", "--config.train.batch_size=10"]
 NARROW = [*SHORT, "--config.model.width=0.1"]
 ONE_VIEW = [*NARROW, "--config.eval.views=1"]
-FLAGS = {"cifar10.py": NARROW, "mnist.py": SHORT, "search.py": ONE_VIEW}
+FLAGS = {
+    "cifar10.py": NARROW,
+    "mnist.py": SHORT,
+    "search.py": ONE_VIEW,
+    "benchmark.py": ["--rounds=1"],
+}
 PLACE = Path("PATH") / "TO"
 
 

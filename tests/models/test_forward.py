@@ -324,7 +324,7 @@ def test_statistics_of_parts_would_be_others(variables, images) -> None:
 
 
 @pytest.mark.parametrize("mapped_by", ["shard_map", "pmap"])
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_gradients_are_those_of_one_device(
     count: int, mapped_by: str, variables, images
 ) -> None:

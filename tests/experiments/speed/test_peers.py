@@ -21,10 +21,13 @@ needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="PyTorch is not installed
 # Large enough to move the logits by much more than two programs differ.
 LEARNING_RATE, L2 = 1e-3, 0.4
 
+# Keras on TensorFlow takes long to import and to compile.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param("CifarCNN", marks=pytest.mark.slow), "SimpleCNN"],
+    params=["CifarCNN", "SimpleCNN"],
 )
 def job_and_logits(request):
     """A job without dropout, and this project's logits before and after a step."""
