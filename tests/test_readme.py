@@ -13,6 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from absl import flags
 from ml_collections import config_flags
@@ -180,6 +181,22 @@ def test_accuracies_are_those_of_the_files() -> None:
                 stated = [float(x) for x in re.findall(r"\d+\.\d+", mean)]
                 # Of seeds rounded to 0.01, and rounded again.
                 assert stated == pytest.approx(expected, abs=0.0101), row
+
+
+def test_figures_of_cifar10_itself_are_those_of_the_file() -> None:
+    file = ROOT / "experiments" / "results" / "cifar10.json"
+    runs = json.loads(file.read_text())["runs"]
+    for row in rows(RESULTS, "run on cifar10"):
+        config = row[0].split("`")[1]
+        own = [run["final"] for run in runs if f"configs/{config}" in run["command"]]
+        for cell, key in (
+            (row[2], "test/accuracy"),
+            (row[3], "test_multiview/accuracy"),
+        ):
+            values = 100 * np.ravel([final[key] for final in own])
+            assert cell == f"{values.mean():.2f}% ± {values.std(ddof=1):.2f}"
+            if key == "test":
+                assert row[1] == f"{', '.join(f'{value:.2f}' for value in values)}%"
 
 
 def test_the_summary_says_what_the_results_say() -> None:
