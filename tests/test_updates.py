@@ -105,7 +105,11 @@ def trained(name: str, recipe: Recipe, pieces, num_devices=1, mode="jit", num_se
 
 @pytest.mark.parametrize(
     ("name", "num_devices", "mode"),
-    [("CifarCNN", 1, "jit"), ("CifarCNN", 2, "pmap"), ("MLP", 2, "jit")],
+    [
+        pytest.param("CifarCNN", 1, "jit", marks=pytest.mark.slow),
+        ("CifarCNN", 2, "pmap"),
+        ("MLP", 2, "jit"),
+    ],
 )
 def test_updates_are_those_of_streamed_batches(
     name: str, num_devices: int, mode: str

@@ -1,5 +1,6 @@
 """Settings of JAX's backend and of the logs, made before the backend starts."""
 
+import contextlib
 import ctypes
 import hashlib
 import inspect
@@ -9,6 +10,7 @@ import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 # <malloc.h>: M_MMAP_MAX (no block gets a mapping of its own), M_TRIM_THRESHOLD and
 # M_TOP_PAD in bytes, and M_ARENA_MAX, because further arenas follow other rules.
@@ -80,6 +82,20 @@ def _cache_compiled_programs() -> None:
     for name, value in values.items():
         if name.upper() not in os.environ:
             jax.config.update(name, value)
+    jax_config: Any = jax.config  # type checkers do not know its options
+    _drop_half_written(Path(jax_config.jax_compilation_cache_dir))
+
+
+def _drop_half_written(cache: Path) -> None:
+    """Deletes cached programs that lack the file with the time of their last use.
+
+    JAX writes that file second. Where a kill came in between, every later write to the
+    cache would fail, with a warning each.
+    """
+    with contextlib.suppress(OSError):
+        for program in cache.glob("*-cache"):
+            if not Path(f"{str(program).removesuffix('-cache')}-atime").exists():
+                program.unlink(missing_ok=True)
 
 
 def user_cache() -> Path:

@@ -74,6 +74,7 @@ def test_a_finished_row_is_not_measured_again(call, straight, snapshot):
     assert snapshot(folder) == before
 
 
+@pytest.mark.slow
 def test_a_table_that_was_stopped_goes_on_to_the_same_figures(start, straight, call):
     folder, _ = straight
     other = folder / "stopped"

@@ -56,6 +56,17 @@ def test_a_second_start_compiles_nothing(start, tmp_path) -> None:
     assert again.stderr == ""
 
 
+def test_a_program_that_was_half_written_is_dropped(start, tmp_path) -> None:
+    """As a kill leaves it; JAX would fail at every write of its cache from then on."""
+    start()
+    program = next(iter(compiled(tmp_path)))
+    time_of_use = program.with_name(program.name.removesuffix("-cache") + "-atime")
+    time_of_use.unlink()
+    again = start(XLA_FLAGS="--xla_cpu_enable_fast_math=false")  # other programs
+    assert again.stderr == ""
+    assert program not in compiled(tmp_path)
+
+
 def test_the_cache_can_be_off_or_elsewhere_or_impossible(start, tmp_path) -> None:
     start("compile_cache=False")
     assert not compiled(tmp_path)

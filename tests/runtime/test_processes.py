@@ -106,6 +106,7 @@ def test_they_agree_and_fail_together() -> None:
     assert "RunError: what the processes compute together failed" in err
 
 
+@pytest.mark.slow
 def test_processes_that_do_not_answer_are_given_up() -> None:
     for me in (0, 1):
         ((code, _, err),) = run("join(JOIN_SECONDS=1)", 2, [me])
