@@ -86,6 +86,14 @@ FIELDS = {
     "data.dir": _text("", "a folder of data; '' for TFDS's own"),
     "data.file": _text("", "an .npz file, for data.source=npz"),
     "data.download": _flag(True),
+    "data.mirror": Field(
+        "",
+        "http(s)://..., a folder with the set's archives; '' for none",
+        lambda v: v == "" or v.startswith(("http://", "https://")),
+        is_new=True,
+    ),
+    # Decoded pictures are kept in the user's cache folder for the next start.
+    "data.cache": dataclasses.replace(_flag(True), is_new=True),
     "data.on_missing": _one_of("embedded", "embedded", "error"),
     "data.pipeline": _one_of("tfdata", "tfdata", "device"),
     "data.workers": Field(16, "1 to 256 threads", lambda v: 1 <= v <= 256),
@@ -176,6 +184,8 @@ MAY_CHANGE = (
     "train.checkpoint_every",
     "train.report",
     "train.tensorboard",
+    "data.mirror",
+    "data.cache",
     "data.pipeline",
     "data.workers",
 )

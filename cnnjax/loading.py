@@ -50,6 +50,8 @@ def load_data(
             directory=data.dir,
             file=data.file,
             download=data.download,
+            mirror=data.mirror,
+            cache=data.cache,
             on_missing=data.on_missing,
         ),
         default_name=default_name or facts.dataset,

@@ -10,6 +10,9 @@ import numpy as np
 
 from cnnjax.data.dataset import Dataset, Split
 from cnnjax.data.load import EMBEDDED, Source, load_source
+from cnnjax.data.sources import cifar
+from cnnjax.data.sources.published import SETS
+from cnnjax.data.sources.tfds import BY_TFDS
 from cnnjax.errors import InputError
 
 PICTURES_A_CLASS = 10
@@ -21,7 +24,7 @@ class Found:
 
     Attributes:
         name: name of the set or the archive.
-        kind: "prepared by TFDS" or "archive".
+        kind: "archive", or the form of the set, such as "prepared by TFDS".
         path: its folder or file.
         size: bytes on disk.
     """
@@ -52,15 +55,17 @@ class Repeats:
 def roots(directory: str) -> list[Path]:
     """Returns the folders in which data are looked for, without duplicates.
 
-    They are `directory` (unless it is ""), TFDS_DATA_DIR and `~/tensorflow_datasets`.
+    They are `directory` (unless it is ""), TFDS_DATA_DIR, `~/tensorflow_datasets`, and
+    those of the other usual places that exist.
     """
     given = (directory, os.environ.get("TFDS_DATA_DIR", ""), "~/tensorflow_datasets")
     paths = [Path(os.path.expanduser(path)).resolve() for path in given if path]
-    return list(dict.fromkeys(paths))
+    usual = [path.resolve() for path in cifar.usual_places() if path.is_dir()]
+    return list(dict.fromkeys([*paths, *usual]))
 
 
 def find(root: Path) -> list[Found]:
-    """Returns the prepared sets and archives in TFDS's data folder, if it exists."""
+    """Returns the data sets and archives in a data folder, if it exists."""
     found = []
     for pattern in ("*/*/features.json", "*/*/*/features.json"):
         for file in root.glob(pattern):
@@ -69,7 +74,11 @@ def find(root: Path) -> list[Found]:
                 path.stat().st_size for path in file.parent.iterdir() if path.exists()
             )
             name = f"{'/'.join(names)}:{version}"
-            found.append(Found(name, "prepared by TFDS", file.parent, size))
+            found.append(Found(name, BY_TFDS, file.parent, size))
+    for published in SETS.values():
+        if copy := cifar.find(root, published):
+            size = sum(path.stat().st_size for path in copy.files if path.exists())
+            found.append(Found(published.name, copy.form, copy.path, size))
     for path in (root / "downloads" / "manual").glob("*"):
         if path.is_file():
             found.append(Found(path.name, "archive", path, path.stat().st_size))

@@ -32,6 +32,8 @@ class Source:
             else `~/tensorflow_datasets`); for "folder" the folder.
         file: for "npz".
         download: whether the set may be downloaded.
+        mirror: address of a folder with the set's archives; "" for none.
+        cache: whether decoded pictures are kept in the user's cache.
         on_missing: "embedded" allows a stand-in if nothing is named; "error" does not.
     """
 
@@ -40,19 +42,30 @@ class Source:
     directory: str = ""
     file: str = ""
     download: bool = True
+    mirror: str = ""
+    cache: bool = True
     on_missing: str = "error"
 
 
 def load_dataset(
-    name: str, *, dir: str = "", download: bool = True, with_test: bool = True
+    name: str,
+    *,
+    dir: str = "",
+    download: bool = True,
+    mirror: str = "",
+    cache: bool = True,
+    with_test: bool = True,
 ) -> Dataset:
     """Loads a data set by name, file or folder.
 
     Args:
         name: an embedded set ("shapes", "digits"), an `.npz` file, a folder of
             images, or the name of a TFDS set, such as "cifar10".
-        dir: TFDS's data dir; "" for its default. With it, `name` is that of a TFDS set.
+        dir: data folder of a TFDS set; "" for TFDS's default. With it, `name` is that
+            of a TFDS set. CIFAR-10 and CIFAR-100 may lie in it in any form.
         download: whether the set may be downloaded.
+        mirror: address of a folder with the set's archives, tried first.
+        cache: whether decoded pictures of a TFDS set are kept in the user's cache.
         with_test: whether the test split is loaded.
 
     Raises:
@@ -68,7 +81,15 @@ def load_dataset(
         elif name.startswith(("/", "./", "../", "~")) or os.path.isdir(name):
             kind = "folder"
     place = name if kind == "folder" else dir
-    source = Source(kind, name, directory=place, file=name, download=download)
+    source = Source(
+        kind,
+        name,
+        directory=place,
+        file=name,
+        download=download,
+        mirror=mirror,
+        cache=cache,
+    )
     return load_source(source, default_name=name, stand_in="", with_test=with_test)
 
 
@@ -98,7 +119,12 @@ def load_source(
 
         try:
             return tfds.load(
-                name or default_name, directory, source.download, with_test=with_test
+                name or default_name,
+                directory,
+                source.download,
+                with_test=with_test,
+                mirror=source.mirror,
+                keep=source.cache,
             )
         except MissingDatasetError:
             if name or directory or source.on_missing == "error":

@@ -1,40 +1,37 @@
-"""Prepares a TFDS set from archives on the machine, or downloads it.
-
-Also asks in advance whether the host answers, and estimates how long it will take.
-"""
+"""Has TFDS prepare a set from archives on the machine, or download it."""
 
 import contextlib
 import io
 import shutil
-import socket
-import threading
-import urllib.request
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from cnnjax.data.dataset import MissingDatasetError
+from cnnjax.data.sources.fetching import fetch
+from cnnjax.data.sources.hosts import estimate, reachable
 from cnnjax.data.tensorflow_import import import_tensorflow
 from cnnjax.errors import InputError
 
 # An error message names at most this many files; MNIST has four.
 MAX_DESCRIBED = 4
 
-# The first archive on the CIFAR-10 page. It is refused, because unpickling runs code.
-PICKLED_ARCHIVES = {"cifar10": "cifar-10-python.tar.gz"}
 
-
-def prepare(name: str, root: Path, download: bool) -> None:
+def prepare(name: str, root: Path, download: bool, mirror: str = "") -> None:
     """Prepares a data set in TFDS's data folder.
 
     If all files that TFDS registers for the set are in `root/downloads/manual/`, they
     are used, after a check of their SHA-256, and nothing is downloaded. Otherwise they
-    are downloaded if that is allowed and the host answers.
+    are downloaded if that is allowed: from the mirror to that folder, if the mirror has
+    them all, or else by TFDS if the host answers.
 
     Args:
         name: TFDS's name, `NAME`, `NAME/CONFIG` or `NAME:VERSION`.
         root: TFDS's data folder; created if it does not exist.
         download: whether the network may be used.
+        mirror: address of a folder that has the files under their registered names; ""
+            for none.
 
     Raises:
         MissingDatasetError: the set is not available.
@@ -60,14 +57,13 @@ def prepare(name: str, root: Path, download: bool) -> None:
     manual = root / "downloads" / "manual"
     wanted = f"put {_describe(files)} into {manual}/" if files else "prepare it there"
     advice = f"{wanted}, or set data.dir to the folder that has {base}/VERSION/"
+    if download and mirror:
+        _fetch(files, manual, mirror)
     if files and all((manual / str(i.filename)).is_file() for i in files.values()):
         _verify(files, manual)
         print(f"preparing {name} in {root} from {manual}: a minute or two", flush=True)
         _run_tfds(name, root, only_registered=True)
         return
-    pickled = PICKLED_ARCHIVES.get(base)
-    if pickled:
-        _refuse_pickled(pickled, (manual, manual.parent, root), wanted)
     if not download:
         raise MissingDatasetError(
             f"{name} is not prepared in {root} and data.download=False; {advice}"
@@ -128,28 +124,35 @@ def _describe(files: dict[str, Any]) -> str:
     return ", ".join(described[:MAX_DESCRIBED]) + (f" and {more} more" * (more > 0))
 
 
-def _refuse_pickled(pickled: str, folders: tuple[Path, ...], wanted: str) -> None:
-    for folder in folders:
-        if (folder / pickled).exists():
-            raise InputError(
-                f"{folder / pickled} holds pickled data, which are never loaded; the "
-                f"binary archive is needed: {wanted}"
-            )
+def _fetch(files: dict[str, Any], manual: Path, mirror: str) -> None:
+    """Downloads the files from a mirror; says so and stops if it lacks one."""
+    for info in files.values():
+        target = manual / str(info.filename)
+        url = f"{mirror.rstrip('/')}/{info.filename}"
+        if not target.is_file():
+            try:
+                fetch([url], target, partial(_verify_one, info))
+            except MissingDatasetError as error:
+                print(f"not taken from the mirror: {error}", flush=True)
+                return
 
 
 def _verify(files: dict[str, Any], manual: Path) -> None:
+    for info in files.values():
+        _verify_one(info, manual / info.filename)
+
+
+def _verify_one(info: Any, path: Path) -> None:
     """Compares checksums before TFDS does, to report which file differs and how."""
     from tensorflow_datasets.core.download import checksums
 
-    for info in files.values():
-        path = manual / info.filename
-        actual = checksums.compute_url_info(path)
-        if actual != info:
-            raise InputError(
-                f"{path} is not the file that TFDS registers: it has {actual.size:d} "
-                f"bytes and SHA-256 {actual.checksum}, needed are {int(info.size)} "
-                f"bytes and SHA-256 {info.checksum}; copy or download it again"
-            )
+    actual = checksums.compute_url_info(path)
+    if (actual.size, actual.checksum) != (info.size, info.checksum):
+        raise InputError(
+            f"{path} is not the file that TFDS registers: it has {actual.size:d} "
+            f"bytes and SHA-256 {actual.checksum}, needed are {int(info.size)} "
+            f"bytes and SHA-256 {info.checksum}; copy or download it again"
+        )
 
 
 def _run_tfds(name: str, root: Path, only_registered: bool) -> None:
@@ -194,49 +197,3 @@ def _run_tfds(name: str, root: Path, only_registered: bool) -> None:
         ) from error
     finally:
         tfds.enable_progress_bar()
-
-
-# Longest time that `reachable` takes, including the name look-up.
-PROBE_SECONDS = 8.0
-
-# Slowest and fastest rate in bytes per second. CIFAR's host has been slow since June
-# 2026 (pytorch/vision#9536, keras#23699); for others a common range is assumed.
-HOST_RATES = {"www.cs.toronto.edu": (55e3, 85e3)}
-USUAL_RATES = (1e6, 10e6)
-
-
-def reachable(url: str) -> bool:
-    """Returns within `PROBE_SECONDS` whether the host of a URL accepts connections.
-
-    If the environment names a proxy for the URL, the proxy is tried instead.
-    """
-    parts = urlsplit(url)
-    proxy = urllib.request.getproxies().get(parts.scheme)
-    if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
-        # A proxy without a scheme speaks HTTP, as in `requests`, which TFDS uses.
-        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    answers = []
-
-    def connect() -> None:
-        with contextlib.suppress(OSError, ValueError):  # ValueError: an invalid port
-            port = parts.port or (443 if parts.scheme == "https" else 80)
-            address = (parts.hostname, port)
-            with socket.create_connection(address, timeout=PROBE_SECONDS):
-                answers.append(True)
-
-    # A name look-up has no timeout: if it takes too long, its thread is abandoned.
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(PROBE_SECONDS)
-    return bool(answers)
-
-
-def estimate(url: str, size: int) -> str:
-    """Returns a text about how many minutes a download of `size` bytes takes."""
-    host = urlsplit(url).hostname or ""
-    slow, fast = HOST_RATES.get(host, USUAL_RATES)
-    return (
-        f"{size / 1e6:.0f} MB from {host}, about {size / fast / 60:.0f} to "
-        f"{max(1, size / slow / 60):.0f} minutes at {fast / 1e3:.0f} to "
-        f"{slow / 1e3:.0f} kB/s"
-    )

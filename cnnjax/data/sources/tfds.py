@@ -1,41 +1,65 @@
-"""Finds and reads data sets that TensorFlow Datasets has prepared or can prepare."""
+"""Finds data sets by their TFDS names, and reads those that TFDS has prepared."""
 
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cnnjax.data.dataset import MAX_BYTES, Dataset, Split, make_dataset
+from cnnjax.data import cache
+from cnnjax.data.cache import Copy
+from cnnjax.data.dataset import (
+    MAX_BYTES,
+    Dataset,
+    MissingDatasetError,
+    Split,
+    make_dataset,
+)
+from cnnjax.data.sources import cifar
 from cnnjax.data.sources import download as downloading
+from cnnjax.data.sources.published import SETS
 from cnnjax.data.tensorflow_import import import_tensorflow
 from cnnjax.errors import InputError
 
 # Number of examples that are decoded at a time.
 CHUNK = 1000
 
+BY_TFDS = "prepared by TFDS"
+
 _NAME = re.compile(r"(\w+)(?:/(\w[\w.+-]*))?(?::(\d+\.\d+\.\d+))?", re.ASCII)
 
 
 def load(
-    name: str, directory: str, download: bool, *, with_test: bool = True
+    name: str,
+    directory: str,
+    download: bool,
+    *,
+    with_test: bool = True,
+    mirror: str = "",
+    keep: bool = False,
 ) -> Dataset:
-    """Loads a TFDS set; if it is not prepared, `download.prepare` prepares it first.
+    """Loads the first copy of a data set on this machine, or downloads the set.
 
     Prepared data are read without the code that made them, so that TFDS need not know
-    the set. If there is no "test" split, "validation" is used, with a message.
+    the set; if there is no "test" split, "validation" is used, with a message. CIFAR-10
+    and CIFAR-100 are read in other forms too, and found in other places (`cifar`).
+    Copies in these places that are damaged are passed over, with a message.
 
     Args:
         name: `NAME`, `NAME/CONFIG`, `NAME:VERSION` or `NAME/CONFIG:VERSION`; without a
             version, the highest one is read.
-        directory: TFDS's data folder; "" means the environment variable
-            `TFDS_DATA_DIR`, or else `~/tensorflow_datasets`.
+        directory: data folder; "" means the environment variable `TFDS_DATA_DIR`, or
+            else `~/tensorflow_datasets`.
         download: whether the network may be used.
         with_test: whether the files of the test split are opened.
+        mirror: address of a folder with the set's archives, tried before the official
+            one; "" for none.
+        keep: whether decoded data are kept in the user's cache, see `cache.load`.
 
     Raises:
-        MissingDatasetError: the set is neither prepared nor available.
+        MissingDatasetError: the set is neither on this machine nor available.
         InputError: the set has no `image` and `label`, its images are not uint8 or
             differ in size, or it cannot be read.
     """
@@ -46,18 +70,48 @@ def load(
             "such as cifar10; correct it"
         )
     base, config, version = match.groups(default="")
+    published = SETS.get(base)
+    if published and (config or version not in ("", cifar.VERSION)):
+        published = None
     given = directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     root = Path(os.path.expanduser(given))
-    prepared = find_prepared(root, base, config, version)
-    if prepared is None:
-        downloading.prepare(name, root, download)
-        prepared = find_prepared(root, base, config, version)
-    if prepared is None:
+
+    def find(place: Path) -> Copy | None:
+        prepared = find_prepared(place, base, config, version)
+        if prepared:
+            files = tuple(
+                sorted(path for path in prepared.rglob("*") if path.is_file())
+            )
+            return Copy(prepared, BY_TFDS, files, partial(_read, prepared))
+        return cifar.find(place, published) if published else None
+
+    def read(copy: Copy) -> Dataset:
+        print(f"reading {name} from {copy.path} ({copy.form})", flush=True)
+        return cache.load(copy, with_test=with_test, keep=keep)
+
+    copy = find(root)
+    if copy is None and published:
+        for place in cifar.usual_places():
+            try:
+                if found := find(place):
+                    return read(found)
+            except InputError as error:
+                print(f"passed over: {error}", flush=True)
+        if not download:
+            raise MissingDatasetError(
+                f"{name} is not prepared in {root} and data.download=False;"
+                f" {cifar.advice(published, root)}"
+            )
+        copy = cifar.download(published, root, mirror)
+    elif copy is None:
+        downloading.prepare(name, root, download, mirror)
+        copy = find(root)
+    if copy is None:
         raise InputError(
             f"TFDS prepared {name} in {root}, but not in a form that can be read; "
             "features.json and dataset_info.json are needed; remove it and try again"
         )
-    return _read(prepared, with_test)
+    return read(copy)
 
 
 def _read(prepared: Path, with_test: bool) -> Dataset:

@@ -3,7 +3,6 @@ import io
 import socket
 import sys
 import tarfile
-import time
 
 import numpy as np
 import pytest
@@ -72,8 +71,10 @@ def no_network(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
-def load(root, name="cifar10", download=False):
-    return tfds_source.load(name, str(root), download)
+def prepare(root, name="cifar10", allowed=False):
+    """Has TFDS prepare a set, and reads it."""
+    download.prepare(name, root, allowed)
+    return tfds_source.load(name, str(root), False)
 
 
 def by_content(images, labels):
@@ -88,10 +89,10 @@ def test_archive_put_by_hand_is_prepared_without_a_network(
     tensorflow_import.import_tensorflow()
     capfd.readouterr()
     register(make_archive(tmp_path))
-    dataset = load(tmp_path, download=allowed)
+    dataset = prepare(tmp_path, allowed=allowed)
     said = capfd.readouterr()
     assert said.out.startswith(f"preparing cifar10 in {tmp_path} from ")
-    assert (said.out.count("\n"), said.err) == (1, "")
+    assert (said.out.count("\n"), said.err) == (2, "")
     assert (dataset.name, dataset.version) == ("cifar10", "3.0.2")
     assert dataset.class_names == tuple(CLASSES)
     for split, names in (
@@ -109,9 +110,10 @@ def test_archive_put_by_hand_is_prepared_without_a_network(
 def test_what_was_prepared_is_read_again_without_the_archive(tmp_path, register):
     path = make_archive(tmp_path)
     register(path)
-    first = load(tmp_path)
+    first = prepare(tmp_path)
     path.unlink()
-    assert load(tmp_path).fingerprint == first.fingerprint
+    again = tfds_source.load("cifar10", str(tmp_path), False)
+    assert again.fingerprint == first.fingerprint
 
 
 def test_another_archive_is_refused_by_its_checksum(tmp_path):
@@ -119,7 +121,7 @@ def test_another_archive_is_refused_by_its_checksum(tmp_path):
     actual = hashlib.sha256(path.read_bytes()).hexdigest()
     message = f"{path.name} is not the file.*{actual}.*{REGISTERED}"
     with pytest.raises(InputError, match=message) as caught:
-        load(tmp_path)
+        prepare(tmp_path)
     assert not isinstance(caught.value, dataset.MissingDatasetError)
     assert [p.name for p in tmp_path.iterdir()] == ["downloads"]
 
@@ -146,7 +148,7 @@ def test_broken_archive_leaves_nothing_behind(tmp_path, register, batches, cut, 
     with pytest.raises(
         InputError, match=f"could not prepare cifar10.*{reason}"
     ) as caught:
-        load(tmp_path)
+        prepare(tmp_path)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "cifar10").exists()
     assert list(tmp_path.rglob("incomplete.*")) == []
@@ -156,19 +158,7 @@ def test_broken_archive_leaves_nothing_behind(tmp_path, register, batches, cut, 
 def test_an_empty_version_folder_does_not_stand_in_the_way(tmp_path, register):
     register(make_archive(tmp_path))
     (tmp_path / "cifar10" / "3.0.2").mkdir(parents=True)
-    assert len(load(tmp_path).test.labels) == 4
-
-
-@pytest.mark.parametrize("folder", ["downloads/manual", "downloads", ""])
-def test_pickled_archive_is_refused_with_what_to_put_where(tmp_path, folder):
-    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-    (tmp_path / folder / "cifar-10-python.tar.gz").write_bytes(b"\x80")
-    message = (
-        "cifar-10-python.tar.gz holds pickled data.*cifar-10-binary.tar.gz "
-        rf"\(170052171 bytes, SHA-256 {REGISTERED}\) into .*downloads/manual/"
-    )
-    with pytest.raises(InputError, match=message):
-        load(tmp_path, download=True)
+    assert len(prepare(tmp_path).test.labels) == 4
 
 
 @pytest.mark.parametrize(
@@ -183,7 +173,7 @@ def test_pickled_archive_is_refused_with_what_to_put_where(tmp_path, folder):
 )
 def test_missing_set_says_what_to_put_where(tmp_path, name, allowed, message):
     with pytest.raises(dataset.MissingDatasetError, match=message) as caught:
-        load(tmp_path / "new", name, allowed)
+        prepare(tmp_path / "new", name, allowed)
     assert str(tmp_path / "new") in str(caught.value)
     assert len(str(caught.value)) < 1000
     assert list(tmp_path.iterdir()) == []
@@ -197,7 +187,7 @@ def test_no_network_is_decided_at_once_and_said(tmp_path, monkeypatch):
     with pytest.raises(
         dataset.MissingDatasetError, match=r"www\.cs\.toronto\.edu cannot be reached"
     ):
-        load(tmp_path / "new", download=True)
+        prepare(tmp_path / "new", allowed=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -212,7 +202,7 @@ def test_a_download_that_fails_has_said_its_size_and_time(
     with pytest.raises(
         dataset.MissingDatasetError, match=r"Connection reset by peer.*or put cifar-10"
     ) as caught:
-        load(tmp_path / "new", download=True)
+        prepare(tmp_path / "new", allowed=True)
     assert "\n" not in str(caught.value)
     line = capsys.readouterr().out
     assert "170 MB from www.cs.toronto.edu, about 33 to 52 minutes" in line
@@ -227,49 +217,8 @@ def test_interrupting_cleans_up_and_goes_on_upwards(tmp_path, monkeypatch, regis
     register(make_archive(tmp_path))
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        load(tmp_path)
+        prepare(tmp_path)
     assert not (tmp_path / "downloads" / "extracted").exists()
-
-
-def test_estimate_takes_the_rates_of_the_host():
-    # 170,052,171 bytes at 85,000 and 55,000 a second.
-    assert "about 33 to 52 minutes" in download.estimate(URL, 170_052_171)
-    assert "about 1 to 10 minutes" in download.estimate("https://a.org/b", 600_000_000)
-
-
-def test_reachable_asks_the_host_or_the_proxy(monkeypatch):
-    for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        monkeypatch.delenv(variable, raising=False)
-    asked = []
-
-    def connect(address, timeout):
-        asked.append(address)
-        return io.BytesIO()
-
-    monkeypatch.setattr(socket, "create_connection", connect)
-    assert download.reachable(URL)
-    assert download.reachable("http://a.org:8080/b")
-    monkeypatch.setenv("https_proxy", "http://proxy.local:3128")
-    assert download.reachable(URL)
-    monkeypatch.setenv("https_proxy", "proxy.local:3129")  # as requests takes it
-    assert download.reachable(URL)
-    monkeypatch.setenv("https_proxy", "http://proxy.local:port")
-    assert not download.reachable(URL)
-    expected = ["www.cs.toronto.edu", 443, "a.org", 8080]
-    expected += ["proxy.local", 3128, "proxy.local", 3129]
-    assert [part for address in asked for part in address] == expected
-
-
-def test_reachable_gives_up_on_a_name_server_that_does_not_answer(monkeypatch):
-    def wait(*_, **__):
-        time.sleep(2)
-        raise socket.gaierror("timed out")
-
-    monkeypatch.setattr(socket, "create_connection", wait)
-    monkeypatch.setattr(download, "PROBE_SECONDS", 0.2)
-    start = time.monotonic()
-    assert not download.reachable(URL)
-    assert time.monotonic() - start < 1.5
 
 
 def test_without_tfds_the_set_is_missing(tmp_path, monkeypatch):
@@ -277,4 +226,4 @@ def test_without_tfds_the_set_is_missing(tmp_path, monkeypatch):
     with pytest.raises(
         dataset.MissingDatasetError, match=r"not installed \(tensorflow_d"
     ):
-        load(tmp_path)
+        prepare(tmp_path)

@@ -1,4 +1,5 @@
 import hashlib
+import json
 import os
 import shutil
 import struct
@@ -77,7 +78,8 @@ def test_reading_is_quiet_and_keeps_off_the_accelerators(written):
     )
     command = [sys.executable, "-W", "error", "-c", program, str(written.parents[1])]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("[]\n", "")
+    said = f"reading mine from {written} (prepared by TFDS)\n"
+    assert (done.stdout, done.stderr) == (f"{said}[]\n", "")
 
 
 def test_validation_split_stands_in_for_test_and_is_named(write_tfds, tmp_path, capfd):
@@ -281,9 +283,12 @@ def test_mnist_is_the_original_byte_for_byte():
 
 
 @pytest.mark.real_data
-def test_cifar10_jpeg_has_every_picture_of_every_class():
-    dataset = real("cifar10_jpeg")
-    assert (dataset.name, dataset.version) == ("cifar10_jpeg", "1.0.0")
+def test_cifar10_is_what_the_results_were_measured_on():
+    dataset = real("cifar10")
+    results = REPOSITORY / "experiments" / "results"
+    runs = json.loads((results / "runs.json").read_text())["runs"]
+    (data,) = {tuple(run["data"].values()) for run in runs if run["row"] == "base"}
+    assert (dataset.name, dataset.version, dataset.fingerprint) == data
     assert dataset.train.images.shape == (50_000, 32, 32, 3)
     assert np.bincount(dataset.train.labels).tolist() == [5_000] * 10
     assert np.bincount(dataset.test.labels).tolist() == [1_000] * 10

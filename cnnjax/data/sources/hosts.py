@@ -1,0 +1,52 @@
+"""Whether a host answers, and how long a download from it takes."""
+
+import contextlib
+import socket
+import threading
+import urllib.request
+from urllib.parse import urlsplit
+
+# Longest time that `reachable` takes, including the name look-up.
+PROBE_SECONDS = 8.0
+
+# Slowest and fastest rate in bytes per second. CIFAR's host has been slow since June
+# 2026 (pytorch/vision#9536, keras#23699); for others a common range is assumed.
+HOST_RATES = {"www.cs.toronto.edu": (55e3, 85e3)}
+USUAL_RATES = (1e6, 10e6)
+
+
+def reachable(url: str) -> bool:
+    """Returns within `PROBE_SECONDS` whether the host of a URL accepts connections.
+
+    If the environment names a proxy for the URL, the proxy is tried instead.
+    """
+    parts = urlsplit(url)
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
+        # A proxy without a scheme speaks HTTP, as in `requests`, which TFDS uses.
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    answers = []
+
+    def connect() -> None:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: an invalid port
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+            address = (parts.hostname, port)
+            with socket.create_connection(address, timeout=PROBE_SECONDS):
+                answers.append(True)
+
+    # A name look-up has no timeout: if it takes too long, its thread is abandoned.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return bool(answers)
+
+
+def estimate(url: str, size: int) -> str:
+    """Returns a text about how many minutes a download of `size` bytes takes."""
+    host = urlsplit(url).hostname or ""
+    slow, fast = HOST_RATES.get(host, USUAL_RATES)
+    return (
+        f"{size / 1e6:.0f} MB from {host}, about {size / fast / 60:.0f} to "
+        f"{max(1, size / slow / 60):.0f} minutes at {fast / 1e3:.0f} to "
+        f"{slow / 1e3:.0f} kB/s"
+    )
