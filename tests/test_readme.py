@@ -3,17 +3,14 @@
 import json
 import re
 import shlex
-import statistics
 import subprocess
 import sys
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from absl import flags
 from ml_collections import config_flags
@@ -137,77 +134,6 @@ def test_the_network_of_one_s_own_is_one() -> None:
     )
     assert logits.shape == (2, 7)
     assert variables.keys() == {"params", "batch_stats"}
-
-
-def rows(text: str, head: str) -> list[list[str]]:
-    """Returns the cells of the rows of every table whose head line has `head`."""
-    lines = iter(text.splitlines())
-    found = []
-    for line in lines:
-        if line.startswith("|") and head in line:
-            next(lines)
-            found += [
-                [cell.strip() for cell in row.strip("|").split("|")]
-                for row in takewhile(lambda row: row.startswith("|"), lines)
-            ]
-    return found
-
-
-def measured(name: str) -> set[str]:
-    """Returns every accuracy of the runs in a file of results, as it is printed."""
-    found = json.loads((ROOT / "experiments" / "results" / name).read_text())
-    return {
-        f"{100 * accuracy:.2f}"
-        for run in found["runs"]
-        for key, value in run["final"].items()
-        if key.endswith("/accuracy")
-        for accuracy in (value if isinstance(value, list) else [value])
-    }
-
-
-def test_accuracies_are_those_of_the_files() -> None:
-    known = measured("chapter.json") | measured("recipes.json")
-    table = rows(RESULTS, "test accuracy of each seed")
-    assert len(table) == 16
-    for row in table:
-        at = -3
-        seeds, means = row[at].split(";"), row[at + 1].split(";")
-        for part in seeds:
-            assert set(re.findall(r"\d+\.\d+", part)) <= known, row
-        if row[at + 1]:
-            for part, mean in zip(seeds, means, strict=True):
-                values = [float(x) for x in re.findall(r"\d+\.\d+", part)]
-                expected = [statistics.mean(values), statistics.stdev(values)]
-                stated = [float(x) for x in re.findall(r"\d+\.\d+", mean)]
-                # Of seeds rounded to 0.01, and rounded again.
-                assert stated == pytest.approx(expected, abs=0.0101), row
-
-
-def test_figures_of_cifar10_itself_are_those_of_the_file() -> None:
-    file = ROOT / "experiments" / "results" / "cifar10.json"
-    runs = json.loads(file.read_text())["runs"]
-    for row in rows(RESULTS, "run on cifar10"):
-        config = row[0].split("`")[1]
-        own = [run["final"] for run in runs if f"configs/{config}" in run["command"]]
-        for cell, key in (
-            (row[2], "test/accuracy"),
-            (row[3], "test_multiview/accuracy"),
-        ):
-            values = 100 * np.ravel([final[key] for final in own])
-            assert cell == f"{values.mean():.2f}% ± {values.std(ddof=1):.2f}"
-            if key == "test":
-                assert row[1] == f"{', '.join(f'{value:.2f}' for value in values)}%"
-
-
-def test_the_summary_says_what_the_results_say() -> None:
-    table = rows(README, "averaged weights | ten views")
-    assert len(table) == 9
-    text = "\n".join(map(str, rows(RESULTS, "test accuracy of each seed")))
-    for row in table:
-        for cell in filter(None, row[4:7]):
-            assert cell in text, row
-        configuration = row[0].split(",")[0]
-        assert f"'{configuration}" in text, row
 
 
 def test_the_table_of_claims_is_that_of_the_file() -> None:

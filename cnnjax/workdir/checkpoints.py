@@ -211,7 +211,7 @@ class Checkpoints:
         if not reasons:
             return None
         raise RunError(
-            f"the best checkpoint in {self._directory} is not to be had"
+            f"the best checkpoint in {self._directory} is not available"
             f" ({'; '.join(reasons)}); restore it from a backup or take the latest"
         )
 

@@ -3,8 +3,7 @@
 python experiments/cifar10.py --config=configs/best.py
 
 It differs from fast.py in taking 12,000 steps of 512 pictures, which allow twice the
-learning rate, and in a moving average of the weights (`test_ema/...`). The alternatives
-that were tried are in experiments/results/README.md.
+learning rate, and in a moving average of the weights (`test_ema/...`).
 """
 
 from ml_collections import ConfigDict

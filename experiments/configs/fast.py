@@ -4,7 +4,7 @@ python experiments/cifar10.py --config=configs/fast.py
 
 Muon for all hidden layers, a learning rate that rises for 200 steps and then falls to
 zero, only crop and flip as distortions, and a weak L2 penalty. This was chosen on 5,000
-held-out training pictures; experiments/results/README.md has the alternatives.
+held-out training pictures (experiments/results/README.md).
 """
 
 from ml_collections import ConfigDict

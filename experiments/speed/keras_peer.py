@@ -14,7 +14,8 @@ def make(job: Job) -> list[Peer]:
     """
     tf = import_tensorflow()
     keras = tf.keras
-    model = _cifar(tf) if job.network == "CifarCNN" else _simple(keras, job.keep_prob)
+    is_cifar = job.network == "CifarCNN"
+    model = cifar(tf, 10) if is_cifar else _simple(keras, job.keep_prob)
     for name, weights in job.params.items():
         model.get_layer(name).set_weights([weights["kernel"], weights["bias"]])
     penalised = [model.get_layer(name).kernel for name in job.penalised]
@@ -42,7 +43,8 @@ def make(job: Job) -> list[Peer]:
     ]
 
 
-def _cifar(tf: Any) -> Any:
+def cifar(tf: Any, num_classes: int) -> Any:
+    """Returns CifarCNN for 24x24x3 as a Keras model, with Keras' initial weights."""
     layers = tf.keras.layers
 
     def lrn(name: str) -> Any:
@@ -63,7 +65,7 @@ def _cifar(tf: Any) -> Any:
             layers.Flatten(),
             layers.Dense(384, activation="relu", name="local3"),
             layers.Dense(192, activation="relu", name="local4"),
-            layers.Dense(10, name="logits"),
+            layers.Dense(num_classes, name="logits"),
         ]
     )
 

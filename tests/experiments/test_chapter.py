@@ -1,6 +1,7 @@
 """The chapter's figures, trained for: `pytest -m slow`, about ten minutes on two cores.
 
-The bands are those of the issue that asked for the run, for one seed.
+The bands are about three standard deviations of the seeds of
+`experiments/results/runs.json`, or those of the issue that asked for the run.
 """
 
 import json
@@ -51,13 +52,13 @@ def test_the_embedded_pictures_are_learned_in_a_thousand_steps(train) -> None:
 
 @pytest.mark.real_data
 def test_the_chapter_s_cifar_run(train) -> None:
-    flags = on_real("cifar10_jpeg")
+    flags = on_real("cifar10")
     final, losses = train("cifar10.py", *flags, "--config.train.log_every=1")
     assert len(losses) == 3000
     assert 4.55 < losses[0] < 4.80
-    assert 1.0 < sum(losses[-50:]) / 50 < 1.2
+    assert 0.9 < sum(losses[-50:]) / 50 < 1.2
     assert final["test/count"] == 10_000
-    assert final["test/accuracy"] > 0.675
+    assert 0.69 < final["test/accuracy"] < 0.74
 
 
 @pytest.mark.real_data

@@ -116,10 +116,10 @@ def test_data_that_have_vanished_are_named(call, averaged_run, tmp_path):
     """And nothing stands in for what the run was trained on."""
     workdir = shutil.copytree(averaged_run[0], tmp_path / "run")
     manifest = json.loads((workdir / "manifest.json").read_text())
-    manifest["data"]["name"] = "cifar10_jpeg"
+    manifest["data"]["name"] = "cifar10"
     (workdir / "manifest.json").write_text(json.dumps(manifest))
     done = call("evaluate.py", f"--workdir={workdir}")
-    assert_refused(done, "cifar10_jpeg is not prepared in .*/tensorflow_datasets")
+    assert_refused(done, "cifar10 is not prepared in .*/tensorflow_datasets")
 
 
 def test_several_views_are_reported_beside_the_single_one(call, colour_run):

@@ -289,12 +289,12 @@ def test_real_pictures_from_files(call, tmp_path):
     root = os.environ.get("CNNJAX_DATA_DIR") or (
         Path(__file__).parents[3] / "shared" / "data" / "tensorflow_datasets"
     )
-    if not (Path(root) / "cifar10_jpeg").is_dir():
-        pytest.skip(f"cifar10_jpeg is not in {root}; set CNNJAX_DATA_DIR")
+    if not (Path(root) / "cifar10").is_dir():
+        pytest.skip(f"cifar10 is not in {root}; set CNNJAX_DATA_DIR")
     workdir = tmp_path / "run"
     done = call(
         "cifar10.py",
-        "--config.data.name=cifar10_jpeg",
+        "--config.data.name=cifar10",
         f"--config.data.dir={root}",
         "--config.data.pipeline=device",
         "--config.train.steps=300",
@@ -310,7 +310,7 @@ def test_real_pictures_from_files(call, tmp_path):
         batch_size=500,
         clocks=Clocks(),
     )
-    images = tfds.load("cifar10_jpeg", str(root), False).test.images[:1000]
+    images = tfds.load("cifar10", str(root), False).test.images[:1000]
     png, jpeg = tmp_path / "png", tmp_path / "jpeg"
     png.mkdir()
     jpeg.mkdir()
