@@ -2,7 +2,8 @@
 
 python experiments/claims.py --budget=quick
 
---budget=NAME     quick (minutes), standard (a night on two cores) or full [standard]
+--budget=NAME     quick (minutes), standard (a night to a day on two cores) or full
+                  [standard]
 --only=ROWS       some rows, with commas [all]
 --cifar=NAME      TFDS set in place of CIFAR-10 [cifar10]
 --mnist=NAME      TFDS set in place of MNIST [mnist]
@@ -10,6 +11,11 @@ python experiments/claims.py --budget=quick
 --out=DIR         folder of claims.json and claims.png, and of a README.md whose table
                   of claims is replaced, if it has one [experiments/results]
 --workdir=DIR     folder of the runs [runs/claims]
+
+A row is judged with 4 seeds; while it cannot be told, again with 8 and with 16 (quick:
+once, with 2). The intervals are wide enough for looking up to three times. What is
+undecided then says how many seeds would tell. Claims about 100,000 steps take the runs
+that experiments/results/runs.json records of the data set, if it has them.
 
 A row that is finished is not measured again, nor a run that several rows share; after a
 stop or a kill the same command continues. Without --dir, and without CIFAR-10 or MNIST,
@@ -22,7 +28,7 @@ from cnnjax import cli
 from cnnjax.runtime import backend
 
 CONFIGS = ("base", "long", "mnist", "mlp")
-README = Path(__file__).resolve().parent / "results" / "README.md"
+RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def run(
@@ -39,18 +45,18 @@ def run(
     del arguments  # none are taken
     backend.start()
     # Here and not above, so that --help need not wait for JAX.
+    from chapter import recorded
     from chapter.lab import Data
     from chapter.measure import measure
 
-    where = Path(out) if out else README.parent
     measure(
         {name: cli.recipe(name) for name in CONFIGS},
         {"cifar": Data(cifar, dir), "mnist": Data(mnist, dir)},
         budget=budget,
         only=only.split(",") if only else (),
-        out=where,
+        out=Path(out) if out else RESULTS,
         workdir=Path(workdir),
-        readme=where / README.name,
+        records=RESULTS / recorded.FILE,
     )
 
 

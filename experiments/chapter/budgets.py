@@ -9,7 +9,8 @@ class Budget:
 
     Attributes:
         name: value of the command line's `--budget`.
-        seeds: number of seeds of every training: 0, 1, 2, ...
+        seeds: the plan of looks: the number of seeds (0, 1, 2, ...) of every training
+            when a row is first judged, and at each later look that it may need.
         cifar: steps of a short CIFAR run; the chapter trains 3,000 steps of 128.
         cifar_long: steps of a long CIFAR run; the chapter trains 100,000 of 128.
         cifar_small: steps of each of the many runs over network and data set sizes.
@@ -21,7 +22,7 @@ class Budget:
     """
 
     name: str
-    seeds: int
+    seeds: tuple[int, ...]
     cifar: int
     cifar_long: int
     cifar_small: int
@@ -33,12 +34,13 @@ class Budget:
 
 
 # quick takes minutes and only shows that everything runs; standard takes a night on two
-# cores; full trains as long as the chapter does and needs a GPU.
+# cores, and a day where many rows need all their seeds; full trains as long as the
+# chapter does and needs a GPU.
 BUDGETS = {
     budget.name: budget
     for budget in (
-        Budget("quick", 2, 20, 40, 20, 40, 20, 100, 5000, 3),
-        Budget("standard", 4, 3000, 9000, 1000, 20_000, 4000, 3000, 0, 10),
-        Budget("full", 10, 3000, 100_000, 3000, 20_000, 20_000, 3000, 0, 20),
+        Budget("quick", (2,), 20, 40, 20, 40, 20, 100, 5000, 3),
+        Budget("standard", (4, 8, 16), 3000, 12_000, 1000, 20_000, 4000, 3000, 0, 10),
+        Budget("full", (4, 8, 16), 3000, 100_000, 3000, 20_000, 20_000, 3000, 0, 20),
     )
 }

@@ -1,4 +1,20 @@
-"""Checks: quantities with bands that are stated before measuring, and verdicts."""
+"""Checks: quantities with bands that are stated before measuring, and verdicts.
+
+A quantity may be judged several times, each time with more seeds: at the looks of a
+plan such as (4, 8, 16). Intervals of 95% at every look would miss the true mean at some
+look in more than 5% of all cases, and whoever stops as soon as an interval suits would
+stop at those. So the error of 5% is divided among the looks in proportion to their
+seeds: 5% times 1/7, 2/7 and 4/7. By Bonferroni's inequality (the probability that any
+of several events happens is at most the sum of their probabilities) the intervals of
+all looks then cover the mean together in at least 95% of all cases, at whichever look
+one stops and for whatever reason. With one look it is the plain interval of 95%.
+
+Sources: Lan and DeMets 1983, "Discrete sequential boundaries for clinical trials",
+Biometrika 70(3), 659-663, for dividing the error among looks; Jennison and Turnbull
+1989, "Interim analyses: the repeated confidence interval approach", Journal of the
+Royal Statistical Society B 51(3), 305-361, for intervals that cover at all looks. Their
+intervals are a little narrower, as they use how the looks depend on each other.
+"""
 
 import dataclasses
 import math
@@ -17,8 +33,11 @@ TOO_SHORT = "cannot be told in so few steps"
 UNLEARNED = "cannot be told of what did not learn"
 OTHER_DATA = "another data set"
 
-CONFIDENCE = 0.95
+# Probability that some look's interval misses the true mean.
+ERROR = 0.05
 INFINITY = math.inf
+# Where even so many seeds would not tell, the mean lies at an end of the band.
+MANY = 10_000
 
 # One value per seed.
 Values = Sequence[float] | np.ndarray
@@ -58,15 +77,27 @@ def contrast(what: str, unit: str = "points", *, steps: int = 0) -> Check:
     return Check(what, 0.0, unit=unit, steps=steps)
 
 
-def interval(
-    values: Values, *, exact: bool = False
-) -> tuple[float, float, float, float]:
-    """Returns mean, standard deviation, and the 95% confidence interval of the mean.
+def error_at(seeds: int, looks: Sequence[int]) -> float:
+    """Returns the share of `ERROR` of the look with so many seeds.
 
-    mean +- t * std / sqrt(n), where t is the 97.5% quantile of Student's distribution
-    with n - 1 degrees of freedom and std the sample standard deviation (divisor n - 1).
-    For a single value the interval is infinite and std is NaN; but where values are
-    `exact`, being counted, it is the mean alone.
+    ERROR * seeds / sum(looks)
+
+    Args:
+        seeds: one of `looks`.
+        looks: number of seeds at each look of the plan.
+    """
+    return ERROR * seeds / sum(looks)
+
+
+def interval(
+    values: Values, *, exact: bool = False, error: float = ERROR
+) -> tuple[float, float, float, float]:
+    """Returns mean, standard deviation, and the confidence interval of the mean.
+
+    mean +- t * std / sqrt(n), where t is the 1 - error / 2 quantile of Student's
+    distribution with n - 1 degrees of freedom and std the sample standard deviation
+    (divisor n - 1). For a single value the interval is infinite and std is NaN; but
+    where values are `exact`, being counted, it is the mean alone.
     """
     mean = float(np.mean(values))
     if exact:
@@ -74,13 +105,45 @@ def interval(
     if len(values) < 2:
         return mean, math.nan, -INFINITY, INFINITY
     std = float(np.std(values, ddof=1))
-    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
-    half = quantile * std / math.sqrt(len(values))
+    half = _half_width(std, len(values), error)
     return mean, std, mean - half, mean + half
 
 
+def _half_width(std: float, n: int, error: float) -> float:
+    return float(stats.t.ppf(1 - error / 2, n - 1)) * std / math.sqrt(n)
+
+
+def seeds_needed(check: Check, values: Values, *, error: float = ERROR) -> int | None:
+    """Returns with how many seeds the interval would lie inside or outside the band.
+
+    It is the least n > 1 of which this is so if mean and standard deviation stay as
+    they are; None if that takes more than `MANY`, the mean being at an end of the band.
+    """
+    if len(values) < 2:
+        return 2
+    mean, std, _, _ = interval(values)
+    ends = [end for end in (check.low, check.high) if math.isfinite(end)]
+    distance = min(abs(mean - end) for end in ends)
+    if _half_width(std, MANY, error) >= distance:
+        return None
+    low, high = 1, MANY  # too few, and enough
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _half_width(std, middle, error) < distance:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
 def judge(
-    check: Check, values: Values, *, steps: int, dataset: str, learned: bool = True
+    check: Check,
+    values: Values,
+    *,
+    steps: int,
+    dataset: str,
+    learned: bool = True,
+    error: float = ERROR,
 ) -> dict[str, Any]:
     """Returns a check, its measurement and the verdict, ready for JSON.
 
@@ -88,7 +151,9 @@ def judge(
     the band has no upper end), "does not hold" if it lies entirely on one side of the
     band, and otherwise "cannot be told at this n". Other verdicts say why nothing was
     judged: too few steps, another data set (embedded pictures count as another one as
-    soon as anything was trained), or `learned=False`.
+    soon as anything was trained), or `learned=False`. `needs` of what is returned says
+    what a judgement would take: {"steps": 100000}, {"dataset": "cifar10"}, or
+    {"seeds": 60}, which is None in place of 60 where the mean is at the band's end.
 
     Args:
         check: what was stated beforehand.
@@ -97,14 +162,17 @@ def judge(
         dataset: name of the data set that was used.
         learned: False if one of the compared networks stayed at chance, because a
             difference from it then says nothing about the claim.
+        error: probability that the interval misses the true mean, see `error_at`.
     """
-    _, _, low, high = interval(values, exact=check.exact)
+    _, _, low, high = interval(values, exact=check.exact, error=error)
     above = low >= check.low if math.isfinite(check.high) else low > check.low
     stand_in = steps > 0 and dataset in EMBEDDED
+    needs: dict[str, Any] = {}
     if steps < check.steps:
-        verdict = TOO_SHORT
+        verdict, needs = TOO_SHORT, {"steps": check.steps}
     elif stand_in or (check.dataset and dataset != check.dataset):
         verdict = OTHER_DATA
+        needs = {"dataset": check.dataset} if check.dataset else {}
     elif not learned:
         verdict = UNLEARNED
     elif above and high <= check.high:
@@ -113,15 +181,16 @@ def judge(
         verdict = FAILS
     else:
         verdict = UNTOLD
-    known = described(check.what, check.unit, values, exact=check.exact)
-    return {**known, "band": check.band, "verdict": verdict}
+        needs = {"seeds": seeds_needed(check, values, error=error)}
+    known = described(check.what, check.unit, values, exact=check.exact, error=error)
+    return {**known, "band": check.band, "verdict": verdict, "needs": needs}
 
 
 def described(
-    what: str, unit: str, values: Values, *, exact: bool = False
+    what: str, unit: str, values: Values, *, exact: bool = False, error: float = ERROR
 ) -> dict[str, Any]:
     """Returns a quantity, its values and their `interval`, ready for JSON."""
-    mean, std, low, high = interval(values, exact=exact)
+    mean, std, low, high = interval(values, exact=exact, error=error)
     return {
         "what": what,
         "unit": unit,

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from chapter.past import Run
+from chapter.past import Part, Run
 from cnnjax.data import augment
 from cnnjax.errors import RunError
 from cnnjax.models.forward import Variables, forward
@@ -15,18 +15,18 @@ from cnnjax.network import Network, load_network
 Look = Callable[[nn.Module, Variables, jax.Array], jax.Array]
 
 
-def network_of(run: Run) -> Network:
-    """Returns the networks of all seeds of a run that was trained with `weights=True`.
+def network_of(part: Part) -> Network:
+    """Returns the networks of a part of a run that was trained with `weights=True`.
 
     Raises:
         RunError: the last checkpoint is damaged. An earlier one does not match the
             run's figures.
     """
-    loaded = load_network(run.folder)
-    steps = run.config.train.steps
+    loaded = load_network(part.folder)
+    steps = part.config.train.steps
     if loaded.step != steps:
         raise RunError(
-            f"{run.folder}: the newest good checkpoint is of step {loaded.step}, need"
+            f"{part.folder}: the newest good checkpoint is of step {loaded.step}, need"
             f" {steps}; delete the folder and call the same command again"
         )
     return loaded
@@ -62,8 +62,14 @@ def each_seed(
     Returns:
         array [seeds, n, ...].
     """
-    trained = network_of(run)
+    return np.concatenate(
+        [_each_seed(network_of(part), images, look, batch_size) for part in run.parts]
+    )
 
+
+def _each_seed(
+    trained: Network, images: np.ndarray, look: Look, batch_size: int
+) -> np.ndarray:
     @jax.jit
     def see(variables: Variables, batch: jax.Array) -> jax.Array:
         fed = augment.standard_view(batch, trained.preprocessing)

@@ -12,19 +12,20 @@ from chapter import (
     data_rows,
     mnist_rows,
     output,
+    recorded,
     timed_rows,
 )
 from chapter.budgets import BUDGETS
 from chapter.checks import TOO_SHORT
 from chapter.lab import Data, Lab, lasting
 from chapter.ledger import Ledger
-from chapter.row import Row, measured
+from chapter.row import Row, looks
 from cnnjax.data.load import EMBEDDED
 from cnnjax.errors import InputError, MissingPackageError, RunError
 from cnnjax.runtime.signals import StopRequestedError
 from cnnjax.workdir import files
 
-CHART = "claims.png"
+CHART, README = "claims.png", "README.md"
 CHAPTER_S = ("cifar10", "mnist")
 TABLE = (mnist_rows, cifar_rows, data_rows, counted_rows, timed_rows)
 ROWS: dict[str, Row] = {row.name: row for part in TABLE for row in part.ROWS}
@@ -38,7 +39,7 @@ def measure(
     only: Sequence[str],
     out: Path,
     workdir: Path,
-    readme: Path,
+    records: Path,
 ) -> None:
     """Measures rows one after the other, except those that are already finished.
 
@@ -47,9 +48,10 @@ def measure(
         data: "cifar" and "mnist" -> where the data set is found.
         budget: name of one of `BUDGETS`.
         only: names of rows; empty means all.
-        out: folder of `claims.json` and `claims.png`.
+        out: folder of `claims.json` and `claims.png`, and of a `README.md` whose table
+            of claims is replaced, if it has one.
         workdir: folder that holds one subfolder per run.
-        readme: Markdown file whose table of claims is replaced, if it has one.
+        records: file of the long runs that need not be trained, see `recorded.read`.
 
     Raises:
         InputError: the budget or a row is unknown, data or a package that a row of
@@ -67,13 +69,14 @@ def measure(
     with files.locked(out, "out"):
         ledger = Ledger(out)
         ledger.keep_recipes({name: lasting(recipe) for name, recipe in recipes.items()})
-        lab = Lab(recipes, data, BUDGETS[budget], ledger, workdir)
+        known = recorded.read(records)
+        lab = Lab(recipes, data, BUDGETS[budget], ledger, workdir, known)
         failed, left_out = _measure_all(lab, ledger, list(only or ROWS))
         best = best_rows(ledger.rows.values())
         (out / CHART).write_bytes(output.chart(best))
         written = [str(path) for path in (ledger.path, out / CHART) if path.exists()]
-        if output.write_readme(best, readme):
-            written.append(str(readme))
+        if output.write_readme(best, out / README):
+            written.append(str(out / README))
     print(f"wrote {', '.join(written)}")
     if failed:
         raise RunError("; ".join(failed))
@@ -90,16 +93,17 @@ def _measure_all(
         row = ROWS[name]
         on = [lab.name_of(row.data)] if row.data else []
         key = keys[name] = ", ".join([name, lab.budget.name, *on])
-        if key in ledger.rows:
-            print(f"{name} is finished")
-            continue
         stated = "; ".join(
             f"{check.what} {output.band(check.band, check.unit)}"
             for check in row.checks
         )
         print(f"\n==== {name}: {row.claim}\nstated: {stated}", flush=True)
+        found = None
         try:
-            ledger.put_row(key, measured(row, lab))
+            for found in looks(row, lab, ledger.rows.get(key)):
+                ledger.put_row(key, found)
+                verdicts = [output.verdict(check, found) for check in found["checks"]]
+                print(f"{name}: {'; '.join(verdicts)}", flush=True)
         except MissingPackageError as error:  # the other rows do not need it
             left_out.append(f"{name} is left out: {error}")
         except StopRequestedError:
@@ -107,7 +111,8 @@ def _measure_all(
         except RunError as error:  # the other rows are independent of it
             failed.append(f"{name} failed: {error}")
         else:
-            print(f"{name}: {ledger.rows[key]['verdict']}", flush=True)
+            if found is None:
+                print(f"{name} is finished")
     output.print_table(
         [ledger.rows[key] for key in keys.values() if key in ledger.rows]
     )

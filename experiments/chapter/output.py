@@ -1,9 +1,12 @@
 """Shows the claims: a table on the console and in Markdown, and a chart."""
 
+import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
@@ -18,9 +21,11 @@ COLOURS = {
     checks.FAILS: "#D55E00",
     checks.OTHER_DATA: "#56B4E9",
     checks.UNTOLD: "#777777",
-    checks.UNLEARNED: "#777777",
+    checks.UNLEARNED: "#CC79A7",
     checks.TOO_SHORT: "#BBBBBB",
 }
+# The chart's scale is linear up to so many widths of a band from its middle.
+LINEAR = 1.5
 
 
 def number(value: float, unit: str, *, signed: bool = False) -> str:
@@ -34,7 +39,7 @@ def number(value: float, unit: str, *, signed: bool = False) -> str:
 
 
 def figure(check: Mapping[str, Any]) -> str:
-    """Formats a check's mean, standard deviation and 95% interval."""
+    """Formats a check's mean, standard deviation and interval."""
     unit, mean = check["unit"], check["mean"]
     signed = unit == "points"
     text = number(mean, unit, signed=signed)
@@ -58,6 +63,29 @@ def band(ends: Sequence[Any], unit: str) -> str:
     return f"{_bare(low, unit)} to {number(high, unit)}"
 
 
+def verdict(check: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """Formats a check's verdict, and what it would take where there is none."""
+    known, needs = check["verdict"], check.get("needs", {})
+    if known == checks.UNTOLD:
+        known = f"cannot be told at n = {len(check['values'])}"
+    if "steps" in needs:
+        return f"{known}; {needs['steps']:,} would do"
+    if "dataset" in needs:
+        return f"{known}; {needs['dataset']} would do"
+    if "seeds" in needs and needs["seeds"] is None:
+        return f"{known}; the mean lies at an end of the band"
+    if "seeds" in needs:
+        unit = "seeds" if row["steps"] else "rounds"
+        return f"{known}; about {_rounded_up(needs['seeds']):,} {unit} would tell"
+    return str(known)
+
+
+def _rounded_up(count: int) -> int:
+    """Returns a count rounded up to two digits: it comes from an estimate."""
+    unit = 10 ** max(0, len(str(count)) - 2)
+    return math.ceil(count / unit) * unit
+
+
 def _rows(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """Returns one table line per check; only a claim's first line names the claim."""
     lines: list[tuple[str, ...]] = []
@@ -76,7 +104,7 @@ def _rows(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
                     check["what"],
                     band(check["band"], check["unit"]),
                     figure(check),
-                    check["verdict"],
+                    verdict(check, row),
                 )
             )
     return lines
@@ -105,12 +133,18 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     ]
     besides = []
     for row in rows:
-        texts = [f"{also['what']} {figure(also)}" for also in row["also"]]
+        texts = [_beside(also, row["n"]) for also in row["also"]]
         if row["note"]:
             texts.append(row["note"].rstrip("."))
         if texts:
             besides.append(f"- `{row['row']}` ({row['what']}): {'; '.join(texts)}.")
     return "\n".join([*lines, "", *besides])
+
+
+def _beside(also: Mapping[str, Any], n: int) -> str:
+    """Formats a quantity beside a claim, with its n where the claim has another."""
+    own = len(also["values"])
+    return f"{also['what']} {figure(also)}" + (f" (n = {own})" if 1 < own != n else "")
 
 
 def write_readme(rows: Sequence[Mapping[str, Any]], readme: Path) -> bool:
@@ -129,55 +163,86 @@ def write_readme(rows: Sequence[Mapping[str, Any]], readme: Path) -> bool:
 def chart(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Draws the mean and interval of every check that has one beside its band, as PNG.
 
-    Every check has its own scale, on which its band reaches from 0 to 1. If the band
-    has no upper end, the unit is the distance to the interval's farther end.
+    Every check has its own scale, on which its band is one wide and has its middle at
+    0. If the band has no upper end, it is as wide as the interval's farther end is
+    distant. Beyond `LINEAR` the scale is logarithmic, so that no interval is cut off.
     """
+    with plots.figure() as drawn:
+        draw(drawn, rows)
+        return plots.png(drawn)
+
+
+def draw(figure: Figure, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draws what `chart` describes on a figure, and makes it as high as it needs."""
     shown = [
-        (f"{row['row']}: {check['what']}", check)
+        (_wrapped(f"{row['row']}: {check['what']}"), check)
         for row in rows
         for check in row["checks"]
         if len(check["values"]) > 1 and check["std"]
     ]
-    height = 1.2 + 0.24 * max(1, len(shown))
-    with plots.figure(7.2, height) as drawn:
-        axes = drawn.add_subplot()
-        axes.axvspan(0, 1, color="#009E73", alpha=0.12, lw=0)
-        dots: dict[str, Any] = {}  # verdict -> one of its dots
-        for i, (_, check) in enumerate(shown):
-            low, high = check["band"]
-            unit = (high - low) if high is not None else _reach(check)
-            ends = [(end - low) / unit for end in check["interval"]]
-            at = (check["mean"] - low) / unit
-            colour = COLOURS[check["verdict"]]
-            axes.plot([max(-2, min(3, end)) for end in ends], [i, i], color=colour)
-            (dot,) = axes.plot(max(-2, min(3, at)), i, "o", color=colour, markersize=4)
-            dots.setdefault(check["verdict"], dot)
-            axes.annotate(
-                number(check["mean"], check["unit"], signed=check["unit"] == "points"),
-                (1.01, i),
-                xycoords=("axes fraction", "data"),
-                va="center",
-                fontsize=7,
-            )
-        axes.set_yticks(range(len(shown)), [plots.text(name, 60) for name, _ in shown])
-        axes.tick_params(labelsize=7)
-        axes.set_xticks([0, 1], ["band begins", "ends"])
-        axes.set_xlim(-2.05, 3.05)
-        axes.set_ylim(-0.6, len(shown) - 0.4)
-        axes.invert_yaxis()
-        axes.axvline(0, color="black", lw=0.6)
-        axes.set_title(
-            "measured, with 95% intervals, against the stated band", fontsize=9
+    lines = sum(1 + name.count("\n") for name, _ in shown)
+    figure.set_size_inches(8.4, 1.8 + 0.13 * lines + 0.11 * len(shown))
+    axes = figure.add_subplot()
+    axes.axvspan(-0.5, 0.5, color="#009E73", alpha=0.12, lw=0)
+    axes.axvline(-0.5, color="black", lw=0.6)
+    dots: dict[str, Any] = {}  # verdict -> one of its dots
+    heights: list[float] = []
+    top, farthest = 0.0, LINEAR
+    for name, check in shown:
+        # A check with a label of two lines has more room.
+        height = 1 + 0.55 * name.count("\n")
+        heights.append(top + height / 2)
+        top += height
+        low, high = check["band"]
+        unit = (high - low) if high is not None else _reach(check)
+        at, *ends = (
+            (end - low) / unit - 0.5 for end in (check["mean"], *check["interval"])
         )
-        drawn.legend(
-            dots.values(),
-            dots,
-            loc="outside lower center",
-            ncols=max(1, len(dots)),
+        farthest = max(farthest, *map(abs, ends))
+        colour = COLOURS[check["verdict"]]
+        axes.plot(ends, heights[-1:] * 2, color=colour)
+        (dot,) = axes.plot(at, heights[-1], "o", color=colour, markersize=4)
+        dots.setdefault(check["verdict"], dot)
+        mean = number(check["mean"], check["unit"], signed=check["unit"] == "points")
+        axes.annotate(
+            f"{mean}, n = {len(check['values'])}",
+            (1.01, heights[-1]),
+            xycoords=("axes fraction", "data"),
+            va="center",
             fontsize=7,
-            frameon=False,
         )
-        return plots.png(drawn)
+    axes.set_yticks(heights, [name for name, _ in shown])
+    axes.tick_params(labelsize=7)
+    axes.set_xscale("symlog", linthresh=LINEAR, linscale=1.5)
+    powers = [10.0**k for k in range(1, 1 + math.floor(math.log10(farthest)))]
+    # Only the outermost have labels, as there is no room for all.
+    names = ["" for _ in powers[1:]] + [f"{power:,.0f}" for power in powers[-1:]]
+    axes.set_xticks(
+        [*(-power for power in powers), 0, *powers],
+        [*(name and f"-{name}" for name in names), "band", *names],
+    )
+    axes.minorticks_off()
+    axes.set_xlim(-1.1 * farthest, 1.1 * farthest)
+    axes.set_ylim(max(1, top), 0)
+    axes.set_xlabel(
+        "a band without an end is drawn as far as the interval reaches;\n"
+        "numbers are widths of the band from its middle, on a logarithmic scale",
+        fontsize=7,
+    )
+    axes.set_title("measured, with intervals, against the stated band", fontsize=9)
+    figure.legend(
+        dots.values(),
+        dots,
+        loc="outside lower center",
+        ncols=3,
+        fontsize=7,
+        frameon=False,
+    )
+
+
+def _wrapped(name: str) -> str:
+    """Returns a label in lines that the chart has room for."""
+    return textwrap.fill(plots.text(name, len(name)), 44)
 
 
 def _reach(check: Mapping[str, Any]) -> float:

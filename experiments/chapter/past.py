@@ -18,8 +18,8 @@ ABOUT = ("command", "versions", "machine", "devices", "commit")
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """A finished training of several seeds.
+class Part:
+    """A finished training of some seeds in one program.
 
     Attributes:
         key: description that identifies it in the ledger.
@@ -33,14 +33,41 @@ class Run:
     config: ConfigDict
     figures: Mapping[str, Any]
 
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished training of all seeds.
+
+    Attributes:
+        parts: the trainings that it consists of, at least one, in the order of seeds.
+    """
+
+    parts: tuple[Part, ...]
+
     def values(self, name: str = "test/accuracy") -> np.ndarray:
         """Returns one figure for each seed, float64 [seeds]."""
-        return np.atleast_1d(np.array(self.figures[name], np.float64))
+        found = [np.atleast_1d(part.figures[name]) for part in self.parts]
+        return np.concatenate(found).astype(np.float64)
+
+    @property
+    def highest(self) -> np.ndarray:
+        """Each seed's highest accuracy in the evaluations of its run, [seeds]."""
+        return np.concatenate(
+            [
+                np.max(list(part.figures["eval/accuracy/curve"].values()), axis=0)
+                for part in self.parts
+            ]
+        )
 
     @property
     def dataset(self) -> str:
         """Name of the data set that it was trained and tested on."""
-        return str(self.figures["dataset"])
+        return str(self.parts[0].figures["dataset"])
+
+    @property
+    def steps(self) -> int:
+        """Number of its training steps."""
+        return int(self.parts[0].config.train.steps)
 
 
 def figures(folder: Path) -> dict[str, Any]:

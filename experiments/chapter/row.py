@@ -1,7 +1,7 @@
 """A row of the table: a claim, its checks, and how they are measured."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from chapter import checks
@@ -57,6 +57,7 @@ class Row:
         checks: the quantities that decide the claim, with bands stated beforehand.
         measure: runs it; returns the values of `checks`.
         data: data set that it needs, "cifar" or "mnist"; "" for none.
+        recorded: names of the recorded runs that decide it, where there are some.
     """
 
     name: str
@@ -66,17 +67,79 @@ class Row:
     checks: Sequence[Check]
     measure: Callable[[Lab], Outcome]
     data: str = ""
+    recorded: Sequence[str] = ()
 
 
-def measured(row: Row, lab: Lab) -> dict[str, Any]:
-    """Measures a row and returns it in the form that is stored as JSON.
+def looks(
+    row: Row, lab: Lab, known: Mapping[str, Any] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Measures a row, and again with more seeds until it is told or the plan ends.
+
+    What is counted, timed or recorded is measured once. What is recorded is read again
+    each time, as that costs nothing and more may have been recorded.
+
+    Args:
+        row: what is measured.
+        lab: its budget has the plan.
+        known: the row as it was stored before. Its values are judged by the present
+            plan, so that only the looks after it are measured.
+
+    Yields:
+        the row at each look, in the form that is stored as JSON; nothing if `known` is
+        finished as it stands.
 
     Raises:
         InputError: a data set or a package that the row needs is missing.
         RunError: a training failed.
     """
+    plan = lab.budget.seeds
     lab.used.clear()
-    outcome = row.measure(lab)
+    recorded = bool(row.recorded and lab.recorded(*row.recorded))
+    done = 0
+    if known and not recorded and _is_of(row, known):
+        if not known["steps"]:
+            return
+        if known["n"] in plan:
+            again = _judged(row, known, _outcome(known), plan)
+            if again != known:
+                yield again
+            if _is_told(again):
+                return
+            done = known["n"]
+    for seeds in plan:
+        if seeds <= done:
+            continue
+        lab.seeds = seeds
+        lab.used.clear()
+        outcome = row.measure(lab)
+        n = max(len(values) for values in outcome.values)
+        found = {
+            "row": row.name,
+            "section": row.section,
+            "claim": row.claim,
+            "what": row.what,
+            "budget": lab.budget.name,
+            "dataset": outcome.dataset,
+            "steps": outcome.steps,
+            "n": n,
+            "note": outcome.note,
+            "runs": list(lab.used),
+            "about": lab.about(),
+        }
+        once = recorded or not outcome.steps
+        judged = _judged(row, found, outcome, (n,) if once else plan)
+        if recorded and known and {**judged, "about": known["about"]} == known:
+            return
+        yield judged
+        if once or _is_told(judged):
+            return
+
+
+def _judged(
+    row: Row, found: Mapping[str, Any], outcome: Outcome, plan: Sequence[int]
+) -> dict[str, Any]:
+    """Returns what is stored of a look, with its intervals and verdicts by a plan."""
+    error = checks.error_at(found["n"], plan)
     judged = [
         checks.judge(
             check,
@@ -84,22 +147,41 @@ def measured(row: Row, lab: Lab) -> dict[str, Any]:
             steps=outcome.steps,
             dataset=outcome.dataset,
             learned=outcome.learned,
+            error=error,
         )
         for check, values in zip(row.checks, outcome.values, strict=True)
     ]
+    also = [
+        checks.described(a.what, a.unit, a.values, error=error) for a in outcome.also
+    ]
     return {
-        "row": row.name,
-        "section": row.section,
-        "claim": row.claim,
-        "what": row.what,
-        "budget": lab.budget.name,
-        "dataset": outcome.dataset,
-        "steps": outcome.steps,
-        "n": max(len(values) for values in outcome.values),
+        **found,
+        "looks": list(plan),
+        "confidence": 1 - error,
         "checks": judged,
-        "also": [checks.described(a.what, a.unit, a.values) for a in outcome.also],
-        "note": outcome.note,
+        "also": also,
         "verdict": checks.overall([check["verdict"] for check in judged]),
-        "runs": list(lab.used),
-        "about": lab.about(),
     }
+
+
+def _is_of(row: Row, known: Mapping[str, Any]) -> bool:
+    """Tells whether a stored row was measured as the row now says."""
+    stated = [(check.what, check.band) for check in row.checks]
+    stored = [(check["what"], check["band"]) for check in known["checks"]]
+    return row.what == known["what"] and stated == stored
+
+
+def _outcome(known: Mapping[str, Any]) -> Outcome:
+    verdicts = [check["verdict"] for check in known["checks"]]
+    return Outcome(
+        [check["values"] for check in known["checks"]],
+        known["dataset"],
+        known["steps"],
+        [Also(a["what"], a["values"], a["unit"]) for a in known["also"]],
+        known["note"],
+        checks.UNLEARNED not in verdicts,
+    )
+
+
+def _is_told(judged: Mapping[str, Any]) -> bool:
+    return all(check["verdict"] != checks.UNTOLD for check in judged["checks"])

@@ -33,6 +33,47 @@ def test_an_interval_covers_the_mean_as_often_as_it_says() -> None:
     assert abs(inside / 4000 - 0.95) < 5 * math.sqrt(0.95 * 0.05 / 4000)
 
 
+LOOKS = (4, 8, 16)
+
+
+def test_the_error_is_divided_among_the_looks() -> None:
+    shares = [checks.error_at(seeds, LOOKS) for seeds in LOOKS]
+    assert shares == pytest.approx([0.05 / 7, 0.1 / 7, 0.2 / 7])
+    assert sum(shares) == pytest.approx(0.05)
+    values = [0.3, 0.1, 0.2, 0.6]
+    # Student's distribution with three degrees of freedom can be written out.
+    mean, std, _, high = checks.interval(values, error=shares[0])
+    quantile = (high - mean) / (std / 2)
+    x = quantile / math.sqrt(3)
+    below = 0.5 + (x / (1 + x * x) + math.atan(x)) / math.pi
+    assert below == pytest.approx(1 - shares[0] / 2, rel=1e-9)
+    # One look is the plain interval.
+    alone = checks.interval(values, error=checks.error_at(4, (4,)))
+    assert alone == checks.interval(values)
+
+
+def missed_at_some_look(errors: list[float]) -> float:
+    """How often one who stops at the first interval without the mean has one."""
+    random, missed = np.random.default_rng(0), 0
+    for values in random.normal(0.7, 0.1, (2000, LOOKS[-1])):
+        for seeds, error in zip(LOOKS, errors, strict=True):
+            _, _, low, high = checks.interval(values[:seeds], error=error)
+            if not low <= 0.7 <= high:
+                missed += 1
+                break
+    return missed / 2000
+
+
+def test_intervals_cover_the_mean_however_one_stops() -> None:
+    # Five standard deviations of a share of 0.05 in 2,000.
+    tolerance = 5 * math.sqrt(0.05 * 0.95 / 2000)
+    shared = missed_at_some_look([checks.error_at(n, LOOKS) for n in LOOKS])
+    # Not wider than need be, either: the last look alone may miss in 0.05 * 4 / 7.
+    assert 0.05 * 4 / 7 - tolerance < shared < 0.05 + tolerance
+    # Without that, looking three times would miss far more often.
+    assert missed_at_some_look([0.05] * 3) > 0.05 + tolerance
+
+
 BAND = Check("accuracy", 0.991, 0.993, "%", steps=20_000, dataset="mnist")
 
 
@@ -71,8 +112,8 @@ def test_a_band_of_other_steps_or_data_is_not_judged() -> None:
 )
 def test_a_contrast_of_any_real_data(values: list[float], expected: str) -> None:
     check = contrast("with - without", steps=3000)
-    assert verdict(check, values, steps=3000, on="cifar10_jpeg") == expected
-    assert verdict(check, values, steps=2999, on="cifar10_jpeg") == checks.TOO_SHORT
+    assert verdict(check, values, steps=3000, on="cifar10") == expected
+    assert verdict(check, values, steps=2999, on="cifar10") == checks.TOO_SHORT
     # Embedded pictures say nothing about a claim, unless nothing was trained on them.
     assert verdict(check, values, steps=3000, on="shapes") == checks.OTHER_DATA
     timing = contrast("with - without")
@@ -91,6 +132,44 @@ def test_what_did_not_learn_is_not_judged() -> None:
 
     assert verdict(3000) == checks.UNLEARNED
     assert verdict(2999) == checks.TOO_SHORT
+
+
+@pytest.mark.parametrize(
+    # Mean, standard deviation; how many seeds put the mean so far from a band's end.
+    ("mean", "std"),
+    [(0.01, 0.02), (-0.01, 0.02), (0.03, 0.02)],
+)
+def test_undecided_it_says_how_many_seeds_would_tell(mean: float, std: float) -> None:
+    check, error = Check("gap", 0.0, 0.04, "points"), checks.error_at(8, LOOKS)
+    values = mean + std / math.sqrt(2) * np.array([1.0, -1.0])
+    needed = checks.seeds_needed(check, values, error=error)
+    assert needed
+
+    def told(n: int) -> bool:
+        # As many values with the same mean and deviation.
+        spread = np.resize([1.0, -1.0], n - n % 2)
+        if n % 2:
+            spread = np.append(spread, 0.0)
+        spread = mean + spread * std / spread.std(ddof=1)
+        judged = checks.judge(check, spread, steps=0, dataset="", error=error)
+        return judged["verdict"] != checks.UNTOLD
+
+    assert told(needed) and not told(needed - 1)
+
+
+def test_what_a_judgement_would_take() -> None:
+    def needs(check: Check, values: list[float], steps: int, on: str) -> dict:
+        return checks.judge(check, values, steps=steps, dataset=on)["needs"]
+
+    values = [0.9919, 0.9920, 0.9921]
+    assert needs(BAND, values, 19_999, "mnist") == {"steps": 20_000}
+    assert needs(BAND, values, 20_000, "digits") == {"dataset": "mnist"}
+    assert needs(BAND, values, 20_000, "mnist") == {}
+    assert needs(BAND, [0.992], 20_000, "mnist") == {"seeds": 2}
+    # At an end of the band no number of seeds tells.
+    at_the_end = [0.991 - 0.001, 0.991, 0.991 + 0.001]
+    assert needs(BAND, at_the_end, 20_000, "mnist") == {"seeds": None}
+    assert needs(contrast("a - b"), [0.0, 0.0], 0, "") == {"seeds": None}
 
 
 def test_what_is_counted_has_no_interval() -> None:

@@ -8,19 +8,26 @@ import pytest
 
 from chapter import cifar_rows, measure
 from chapter.checks import HOLDS, TOO_SHORT, UNLEARNED
-from chapter.cifar_rows import sparsity
+from chapter.cifar_rows import SIGMOID_RECIPE, sparsity
 from chapter.counted_rows import num_outputs, num_weights
 from chapter.data_rows import hog_accuracies
 from chapter.measure import ROWS
 from chapter.mnist_rows import moved
-from chapter.row import measured
+from chapter.row import looks
 from cnnjax.data.dataset import Dataset, Split, make_dataset
 from cnnjax.errors import MissingPackageError
 
 NAMES = {
     *("mnist", "mlp", "dropout", "bias", "invariance"),
     *("cifar-short", "cifar-long", "sgd-decay", "l2", "lrn", "lrn-sigmoid"),
-    *("augmentation", "overlap", "l1-l2", "data-size", "classical"),
+    *(
+        "distortions-error",
+        "augmentation",
+        "overlap",
+        "l1-l2",
+        "data-size",
+        "classical",
+    ),
     *("size", "arithmetic", "conv-share", "threads", "speed"),
 }
 
@@ -46,6 +53,7 @@ class NoTraining:
 
     def __init__(self) -> None:
         self.used: list[str] = []
+        self.seeds = self.budget.seeds[0]
 
     def about(self) -> dict:
         return {}
@@ -53,7 +61,12 @@ class NoTraining:
 
 @pytest.mark.parametrize("name", ["arithmetic", "size"])
 def test_what_is_counted_holds(name: str) -> None:
-    row = measured(ROWS[name], NoTraining())
+    [row] = looks(ROWS[name], NoTraining())
+    assert (row["looks"], row["confidence"]) == ([1], 0.95)
+    # It is finished, and so is it as version 0.1.0 stored it.
+    for new in ("looks", "confidence"):
+        assert list(looks(ROWS[name], NoTraining(), row)) == []
+        del row[new]
     assert [check["verdict"] for check in row["checks"]] == [HOLDS] * len(row["checks"])
     values = [check["values"] for check in row["checks"]]
     if name == "size":
@@ -64,28 +77,33 @@ def test_what_is_counted_holds(name: str) -> None:
 @pytest.mark.parametrize(
     ("sigmoid", "verdict"),
     [
-        ([0.6199, 0.62], HOLDS),
-        ([0.25, 0.62], UNLEARNED),  # one seed at chance, of four classes
+        ([0.6199, 0.62, 0.62, 0.62], HOLDS),
+        ([0.25, 0.62, 0.62, 0.62], UNLEARNED),  # one seed at chance, of four classes
     ],
 )
 def test_sigmoids_at_chance_say_nothing_of_lrn(monkeypatch, sigmoid, verdict) -> None:
-    accuracies = {  # (activation, lrn) -> of two seeds
-        ("relu", True): [0.71, 0.71],
-        ("relu", False): [0.70, 0.70],
+    accuracies = {  # (activation, lrn) -> of four seeds
+        ("relu", True): [0.71] * 4,
+        ("relu", False): [0.70] * 4,
         ("sigmoid", True): sigmoid,
-        ("sigmoid", False): [0.62, 0.62],
+        ("sigmoid", False): [0.62] * 4,
     }
+    recipes = {"relu": set(), "sigmoid": set()}
 
     def short(lab, changes=None):
-        of = changes or {"model.activation": "relu", "model.lrn": True}
-        values = np.array(accuracies[of["model.activation"], of["model.lrn"]])
+        own = {"model.activation": "relu", "model.lrn": True} | dict(changes or {})
+        activation, lrn = own.pop("model.activation"), own.pop("model.lrn")
+        recipes[activation].add(tuple(own.items()))
+        values = np.array(accuracies[activation, lrn])
         return SimpleNamespace(values=lambda: values, dataset="cifar10")
 
     lab = NoTraining()
     lab.data_of = lambda kind: SimpleNamespace(class_names=("a", "b", "c", "d"))
     monkeypatch.setattr(cifar_rows, "short", short)
-    row = measured(ROWS["lrn-sigmoid"], lab)
-    by_hand = [0.01 - (sigmoid[0] - 0.62), 0.01 - (sigmoid[1] - 0.62)]
+    row = next(looks(ROWS["lrn-sigmoid"], lab))
+    # The two networks with the sigmoid differ in nothing but LRN.
+    assert recipes == {"relu": {()}, "sigmoid": {(*SIGMOID_RECIPE.items(),)}}
+    by_hand = [0.01 - (value - 0.62) for value in sigmoid]
     assert row["checks"][0]["values"] == pytest.approx(by_hand)
     assert row["also"][2]["values"] == sigmoid
     assert ("at chance" in row["note"]) == (verdict == UNLEARNED)
@@ -154,12 +172,12 @@ def test_the_table_shows_the_truest_pictures_and_then_the_largest_budget() -> No
     def row(dataset: str, budget: str, verdict: str = HOLDS) -> dict:
         return {"row": "l2", "dataset": dataset, "budget": budget, "verdict": verdict}
 
-    shapes, jpeg = row("shapes", "full"), row("cifar10_jpeg", "standard")
-    quick, cifar = row("cifar10_jpeg", "quick"), row("cifar10", "standard")
+    shapes, other = row("shapes", "full"), row("cifar100", "standard")
+    quick, cifar = row("cifar100", "quick"), row("cifar10", "standard")
     best = measure.best_rows
-    assert best([jpeg, shapes, quick]) == best([quick, shapes, jpeg]) == [jpeg]
-    assert best([jpeg, cifar, shapes]) == [cifar]
+    assert best([other, shapes, quick]) == best([quick, shapes, other]) == [other]
+    assert best([other, cifar, shapes]) == [cifar]
     # A glance at the true pictures does not take the place of a measurement.
     glance = row("cifar10", "quick", TOO_SHORT)
-    assert best([glance, jpeg]) == [jpeg]
+    assert best([glance, other]) == [other]
     assert best([glance, row("shapes", "full", TOO_SHORT)]) == [glance]
