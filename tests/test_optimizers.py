@@ -87,6 +87,21 @@ def test_adam_by_hand() -> None:
         np.testing.assert_allclose(params, [x], rtol=1e-5)
 
 
+def test_momentum_by_hand() -> None:
+    """Nesterov's: the step looks ahead by the velocity that the gradient just made."""
+    tx = optimizers.make_optimizer(
+        "momentum", schedule("constant", learning_rate=0.1), momentum=0.5
+    )
+    params, velocity, x = jnp.array([1.0]), 0.0, 1.0
+    state = tx.init(params)
+    for g in (2.0, -1.0, 0.5):
+        updates, state = tx.update(jnp.array([g]), state, params)
+        params = optax.apply_updates(params, updates)
+        velocity = g + 0.5 * velocity
+        x -= 0.1 * (g + 0.5 * velocity)
+        np.testing.assert_allclose(params, [x], rtol=1e-5)
+
+
 def test_adamw_is_optax_s_on_the_kernels() -> None:
     rate = schedule("linear", learning_rate=0.1)
     ours = optimizers.make_optimizer("adamw", rate, weight_decay=0.2)

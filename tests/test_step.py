@@ -98,6 +98,36 @@ def run(name: str, num_devices: int, mode: str, num_steps: int):
     return jax.device_get(state), found
 
 
+class Linear(nn.Module):
+    @nn.compact
+    def __call__(self, x, train: bool):
+        return nn.Dense(10, use_bias=False, name="logits")(x.reshape(len(x), -1))
+
+
+def test_the_gradient_s_norm_by_hand() -> None:
+    """Of the cross-entropy alone, and not of the update that the optimiser makes."""
+    recipe = make_recipe(Linear(), optimizer="momentum", learning_rate=0.5, l2=0.1)
+    state = init_state(recipe, (4, 4, 1), seed=0)
+    rng = np.random.default_rng(0)
+    x, label = rng.normal(size=(6, 4, 4, 1)), rng.integers(0, 10, 6)
+    mask = np.array([1, 1, 1, 1, 0, 1], np.float32)
+    batch = {
+        "image": x.astype(np.float32),
+        "label": label.astype(np.int32),
+        "mask": mask,
+        "position": np.arange(6, dtype=np.uint32),
+    }
+    step = jax.jit(make_train_step(recipe))
+    for _ in range(2):  # the second update has a velocity too
+        kernel = np.asarray(state.params["logits"]["kernel"], np.float64)
+        state, metrics = step(state, batch)
+        powers = np.exp(x.reshape(6, -1) @ kernel)
+        wrong = powers / powers.sum(axis=1, keepdims=True) - np.eye(10)[label]
+        gradient = x.reshape(6, -1).T @ (wrong * mask[:, None]) / mask.sum()
+        norm = np.sqrt(np.sum(gradient**2))
+        np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-5)
+
+
 @pytest.fixture(scope="module", params=RECIPES)
 def reference(request):
     return request.param, *run(request.param, 1, "jit", 5)
