@@ -23,18 +23,21 @@ def decode(content: bytes, label_key: str) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         InputError: it is another object, or it asks for anything else to be built.
     """
+    problem = ""
     try:
         found = _Reader(io.BytesIO(content), encoding="bytes").load()
         named = {k.decode() if isinstance(k, bytes) else k: v for k, v in found.items()}
         images, labels = named["data"], np.asarray(named[label_key])
         if images.dtype != np.uint8 or images.ndim != 2 or labels.dtype.kind != "i":
-            raise ValueError(f"data {images.dtype} {images.shape}, {labels.dtype}")
+            problem = f"data {images.dtype} {images.shape}, labels {labels.dtype}"
     # What is no such pickle fails with almost any exception.
     except Exception as error:
+        problem = one_line(error, 200)
+    if problem:
         raise InputError(
-            f"is not a batch of pictures ({one_line(error, 200)}); a dict with data and"
-            f" {label_key} is needed; copy or download it again"
-        ) from error
+            f"is not a batch of pictures ({problem}); a dict with data and {label_key}"
+            " is needed; copy or download it again"
+        )
     return images, labels
 
 
