@@ -14,7 +14,7 @@ from ml_collections import ConfigDict, config_flags
 
 from cnnjax import config as configs
 from cnnjax.errors import InputError, RunError, one_line
-from cnnjax.runtime import backend
+from cnnjax.runtime import backend, signals
 from cnnjax.workdir import files
 
 USAGE = """\
@@ -38,7 +38,7 @@ _DEFINE: dict[type, Callable[..., Any]] = {
 def main(
     run: Callable[..., None],
     *,
-    doc: str,
+    doc: str | None,
     default_config: str,
     many: Sequence[str] = (),
 ) -> None:
@@ -66,11 +66,11 @@ def main(
         given = {name: values[name].value for name in many}
         run(config.value.lock(), os.path.expanduser(workdir.value), **given)
 
-    exit_with(parse_and_run, f"{doc.strip()}\n\n{USAGE}")
+    exit_with(parse_and_run, _usage(doc, USAGE))
 
 
 def main_on_run(
-    run: Callable[..., None], *, doc: str, **choices: Sequence[str]
+    run: Callable[..., None], *, doc: str | None, **choices: Sequence[str]
 ) -> None:
     """Runs a script about one existing run, and exits as `main` does.
 
@@ -91,7 +91,7 @@ def main_on_run(
 
 
 def main_on_runs(
-    run: Callable[..., None], *, doc: str, **choices: Sequence[str]
+    run: Callable[..., None], *, doc: str | None, **choices: Sequence[str]
 ) -> None:
     """Runs a script about existing runs, and exits as `main` does.
 
@@ -131,13 +131,13 @@ def main_on_runs(
             found.append((folder, config.value.lock()))
         run(found, **{name: named[name].value for name in choices})
 
-    exit_with(parse_and_run, f"{doc.strip()}\n\n{USAGE_ON_RUN}")
+    exit_with(parse_and_run, _usage(doc, USAGE_ON_RUN))
 
 
 def main_with(
     run: Callable[..., None],
     *,
-    doc: str,
+    doc: str | None,
     options: Mapping[str, str | int | bool],
     takes_arguments: bool = False,
 ) -> None:
@@ -163,7 +163,12 @@ def main_with(
                 given[name] = os.path.expanduser(value)
         run(arguments, **given)
 
-    exit_with(parse_and_run, doc.strip())
+    exit_with(parse_and_run, _usage(doc))
+
+
+def _usage(doc: str | None, flags_of_all: str = "") -> str:
+    """Returns the text of `--help`; `doc` is None under `python -OO`."""
+    return f"{(doc or '').strip()}\n\n{flags_of_all}".strip()
 
 
 def _parse(
@@ -230,16 +235,18 @@ def recipe(stem: str) -> ConfigDict:
     return config
 
 
-DONE, FAILED, BAD_INPUT, CTRL_C = 0, 1, 2, 130
+DONE, FAILED, BAD_INPUT, CTRL_C, BROKEN_PIPE = 0, 1, 2, 130, 141
 
 
 def exit_with(parse_and_run: Callable[[Sequence[str]], None], usage: str) -> None:
     """Calls `parse_and_run` with the command line, or prints `usage`, and exits.
 
     The exit code is 0 when done and for `--help`, 2 for bad usage, configuration or
-    input, 1 for a failure while running, and 143 and 130 after SIGTERM and Ctrl-C.
-    Errors are one line on standard error.
+    input, 1 for a failure while running, and 128 + its number after a signal: 143 for
+    SIGTERM, 130 for Ctrl-C, 141 where standard output was closed. Errors are one line
+    on standard error.
     """
+    _open_streams()
     backend.quieten()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # File names may not be valid text; escape them, as stderr does.
@@ -252,23 +259,45 @@ def exit_with(parse_and_run: Callable[[Sequence[str]], None], usage: str) -> Non
             parse_and_run(sys.argv)
     except InputError as error:
         code = _complain(error, BAD_INPUT)
+    except BrokenPipeError as error:
+        code = _complain(error, BROKEN_PIPE)
     except (RunError, OSError, MemoryError) as error:
         code = _complain(error, getattr(error, "exit_code", FAILED))
     except KeyboardInterrupt:
         code = _complain("stopped by Ctrl-C", CTRL_C)
+    except Exception as error:
+        explained = backend.error_of_environment(error)
+        if explained is None:
+            raise
+        code = _complain(explained, BAD_INPUT)
     sys.exit(_flushed(code))
+
+
+def _open_streams() -> None:
+    """Opens standard streams that the caller has closed, onto nothing.
+
+    Otherwise the next file to be opened would get the number of one of them, and the
+    messages of C++ would be written into that file.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            setattr(sys, name, os.fdopen(number, mode))
 
 
 def _flushed(code: int) -> int:
     try:
         sys.stdout.flush()
     except OSError as error:
-        # Discards the rest, or the interpreter would fail to flush it once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return code or _complain(error, FAILED)
+        signals.discard(sys.stdout)
+        broken = isinstance(error, BrokenPipeError)
+        return code or _complain(error, BROKEN_PIPE if broken else FAILED)
     return code
 
 
 def _complain(error: object, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    try:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+    except OSError:
+        signals.discard(sys.stderr)
     return code

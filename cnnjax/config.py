@@ -95,9 +95,14 @@ FIELDS = {
     # Decoded pictures are kept in the user's cache folder for the next start.
     "data.cache": dataclasses.replace(_flag(True), is_new=True),
     "data.on_missing": _one_of("embedded", "embedded", "error"),
+    "data.num_classes": dataclasses.replace(
+        _at_least(0, 0, "classes; 0 for as many as the data have"), is_new=True
+    ),
     "data.pipeline": _one_of("tfdata", "tfdata", "device"),
     "data.workers": Field(16, "1 to 256 threads", lambda v: 1 <= v <= 256),
-    "data.val_examples": _at_least(0, 0, "training pictures held out"),
+    "data.val_examples": _at_least(
+        0, 0, "training pictures held out; 0 for the set's own validation split"
+    ),
     "data.train_examples": _at_least(0, 0, "pictures to train on; 0 for all"),
     "data.crop": _at_least(0, 0, "pixels; 0 for the whole picture"),
     "data.distortions": _some_of(
@@ -188,6 +193,16 @@ MAY_CHANGE = (
     "data.cache",
     "data.pipeline",
     "data.workers",
+)
+# Fields that say where the data lie and how they are taken. They may change as well, as
+# the fingerprint decides whether the data are the run's; its identity keeps the values
+# with which it began.
+PLACES = (
+    "data.dir",
+    "data.file",
+    "data.download",
+    "data.on_missing",
+    "data.num_classes",
 )
 CHANGES_BYTES = "parallel."
 
@@ -294,14 +309,19 @@ def seal(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def identity(values: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
+def identity(
+    values: Mapping[str, Any],
+    fingerprint: str,
+    began: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Returns a run's identity, which every checkpoint stores.
 
     It is `config`, the SHA-256 of `lasting(values)`; `data`, the fingerprint of the
-    training data set; and `seed`.
+    training data set; and `seed`. `began` are the `PLACES` with which the run began, by
+    dotted name, where they have changed since.
     """
     return {
-        "config": seal(lasting(values)),
+        "config": seal(lasting(flatten(values) | dict(began or {}))),
         "data": fingerprint,
         "seed": values["seed"],
     }

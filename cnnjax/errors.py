@@ -8,6 +8,10 @@ class InputError(ValueError):
     The scripts print it without a traceback and exit with code 2.
     """
 
+    def __str__(self) -> str:
+        """Returns the message; a line break in it, as of a path, is escaped."""
+        return "\\n".join(super().__str__().splitlines())
+
 
 class MissingPackageError(InputError):
     """An optional package that is needed here is not installed."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import jax
 from ml_collections import ConfigDict
 
 from cnnjax import config as configs
@@ -15,8 +16,8 @@ from cnnjax.data.dataset import Dataset
 from cnnjax.errors import InputError
 from cnnjax.reporting import console
 from cnnjax.run import load_run, make_run, steps_may_change
-from cnnjax.runtime import processes, signals
-from cnnjax.workdir import files
+from cnnjax.runtime import environment, processes, signals
+from cnnjax.workdir import files, manifest
 
 
 def train(
@@ -31,7 +32,8 @@ def train(
     """Trains and evaluates the network that `config` describes; prints the progress.
 
     With several processes, the first one's `workdir` counts, and only the first prints
-    and writes files.
+    and writes files. Options of JAX that would change the results have a fixed value
+    while this runs, see `runtime.environment`.
 
     Args:
         config: from `config.default_config`, with fields changed.
@@ -45,8 +47,9 @@ def train(
         dataset: the data set that `config` names, if it is loaded already.
 
     Raises:
-        InputError: the configuration, the data, the devices or `workdir` do not fit,
-            or other processes do not answer or were given another configuration.
+        InputError: the configuration, the data, the devices, the environment or
+            `workdir` do not fit, or other processes do not answer or were given another
+            configuration.
         RunError: the run failed; what it has saved is kept.
     """
     configs.validate(config)
@@ -56,7 +59,7 @@ def train(
         processes.join(asked.coordinator, asked.num_processes, asked.process_id)
         flat = configs.flatten(config)
         process_ids = processes.gather(flat.pop("parallel.process_id"))
-        processes.check_same(flat)
+        processes.check_same(flat | environment.record(jax.default_backend()))
         config.parallel.process_id = process_ids[0]
         workdir = Path(processes.gather(str(workdir))[0])
     config.lock()
@@ -67,7 +70,11 @@ def train(
         )
         return found, loading.embedded_note(config, found, default_name)
 
-    with processes.only_first_prints(), processes.together() as meet:
+    with (
+        environment.pinned(),
+        processes.only_first_prints(),
+        processes.together() as meet,
+    ):
         _train(config, workdir, load, meet)
 
 
@@ -96,6 +103,7 @@ def _train(
         config.train.batch_size,
     )
     files.check_same_data(workdir, dataset.fingerprint, dataset.name)
+    manifest.check_same_environment(workdir, run.partitioner)
     _check_not_past(workdir, config.train.steps)
     meet()  # so that the first process changes no file before the others have read it
     opened: contextlib.AbstractContextManager[None] = contextlib.nullcontext()

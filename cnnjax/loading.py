@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from cnnjax import config as configs
 from cnnjax.data import load
-from cnnjax.data.dataset import Dataset, Split
+from cnnjax.data.dataset import Dataset, Split, normal
 from cnnjax.errors import InputError
 from cnnjax.models import MODELS
 from cnnjax.models.facts import facts_of
@@ -53,6 +54,7 @@ def load_data(
             mirror=data.mirror,
             cache=data.cache,
             on_missing=data.on_missing,
+            num_classes=data.num_classes,
         ),
         default_name=default_name or facts.dataset,
         stand_in=stand_in or facts.stand_in,
@@ -62,7 +64,13 @@ def load_data(
     if channels not in (1, 3):
         raise InputError(
             f"got pictures of {channels} channels in {dataset.name}, need grey ones (1)"
-            " or RGB (3); convert them"
+            " or RGB (3) as [height, width, channels]; "
+            + ("move the channels last" if height in (1, 3) else "convert them")
+        )
+    if dataset.num_classes < 2:
+        raise InputError(
+            f"{dataset.name} has one class ({dataset.class_names[0]}), need two at"
+            " least to tell apart; add another class"
         )
     if data.crop > min(height, width):
         raise InputError(
@@ -94,6 +102,14 @@ def load_data_of(config: ConfigDict, workdir: Path) -> Dataset:
     trained = files.trained_on(workdir)
     config = config.copy_and_resolve_references()
     data = config.data
+    if (workdir / files.CONFIG).exists():
+        own = configs.flatten(files.read_json(workdir / files.CONFIG))
+        for field, leaf in load.WHERE.items():
+            # Of the run's own source, where another is asked for now.
+            if own.get(f"data.{leaf}") == data[leaf] and not load.takes(
+                data.source, field
+            ):
+                data[leaf] = ""
     if data.source == "tfds" and not (data.name or data.dir or data.file):
         if trained["name"] in load.EMBEDDED:  # as the stand-in
             data.source = "embedded"
@@ -101,7 +117,8 @@ def load_data_of(config: ConfigDict, workdir: Path) -> Dataset:
             data.on_missing = "error"
     name = trained["name"]
     dataset = load_data(config, default_name=name, stand_in=name)
-    if list(dataset.class_names) != trained["classes"]:
+    classes = [normal(name) for name in dataset.class_names]
+    if classes != [normal(name) for name in trained["classes"]]:
         raise InputError(
             f"got {dataset.name} with the classes {', '.join(dataset.class_names)},"
             f" need those of {name}, which {workdir} was trained on:"
@@ -113,14 +130,23 @@ def load_data_of(config: ConfigDict, workdir: Path) -> Dataset:
 def hold_out(config: ConfigDict, dataset: Dataset) -> tuple[Dataset, Split | None]:
     """Returns the data set with the training examples to use, and the validation split.
 
+    That is what the configuration holds out, or else the data set's own, if any.
     Classes without any remaining training image are named on standard error.
 
     Raises:
-        InputError: there are fewer images than the configuration needs.
+        InputError: there are fewer images than the configuration needs, it holds
+            images out though the data set has a validation split, or there is neither
+            that nor a test split.
     """
-    validation, classes = None, np.unique(dataset.train.labels)
+    validation, classes = dataset.validation, np.unique(dataset.train.labels)
     if config.data.val_examples:
         dataset, validation = load.hold_out(dataset, config.data.val_examples)
+    if validation is None and not len(dataset.test.labels):
+        raise InputError(
+            f"got data.val_examples=0, need a validation split, as the test set is not"
+            f" loaded and {dataset.name} has none of its own; set"
+            " --config.data.val_examples=..."
+        )
     if config.data.train_examples:
         dataset = load.take_first(dataset, config.data.train_examples)
     left_out = np.setdiff1d(classes, dataset.train.labels)

@@ -16,6 +16,7 @@ from cnnjax.data import augment
 from cnnjax.errors import InputError
 from cnnjax.models.forward import Variables, forward
 from cnnjax.run import abstract_state, of_one_seed, recipe_of, restore
+from cnnjax.runtime import environment
 from cnnjax.workdir import files
 
 Function = Callable[[jax.Array], jax.Array]
@@ -127,7 +128,8 @@ def load_network(workdir: str | Path, seed_index: int = -1) -> Network:
             f"got seed_index={seed_index}, need one from 0 on, or -1 for all"
         )
     num_seeds = config.num_seeds
-    state = restore(workdir, abstract_state(recipe, image_shape, num_seeds))
+    with environment.pinned():  # the states of runs have 32 bits
+        state = restore(workdir, abstract_state(recipe, image_shape, num_seeds))
     if seed_index >= 0:
         state, num_seeds = of_one_seed(state, seed_index), 1
     return Network(

@@ -13,6 +13,10 @@ PARAMS = "params"
 DROPOUT = "dropout"
 DATA = "data"
 
+# Counters in place of a state, so that a draw is the same on every device. Named at
+# every key, as JAX takes the default from the environment.
+IMPLEMENTATION = "threefry2x32"
+
 
 def stream(key: jax.Array, name: str) -> jax.Array:
     """Returns the key of the stream `name`: `fold_in(key, crc32(name))`."""
@@ -24,7 +28,7 @@ def from_seed(seed: int | jax.Array, name: str) -> jax.Array:
 
     `seed` is in [0, 2**32): a Python integer or uint32 [].
     """
-    return stream(jax.random.key(seed), name)
+    return stream(jax.random.key(seed, impl=IMPLEMENTATION), name)
 
 
 def at_positions(key: jax.Array, positions: jax.Array) -> jax.Array:

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ class Run:
     Attributes:
         config: validated.
         dataset: the data for training and testing.
-        validation: images held out of the training split; None if there are none.
+        validation: images held out of the training split, or the data set's own
+            validation split; None if there are none.
         recipe: network, loss, optimiser and preprocessing.
         partitioner: the devices, and the number of seeds that share them.
     """
@@ -107,9 +108,10 @@ class Run:
             top_k=self.config.eval.top_k,
         )
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self, began: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Returns the run's identity, see `config.identity`."""
-        return configs.identity(self.config.to_dict(), self.dataset.fingerprint)
+        values, fingerprint = self.config.to_dict(), self.dataset.fingerprint
+        return configs.identity(values, fingerprint, began)
 
 
 def make_run(
@@ -117,7 +119,7 @@ def make_run(
 ) -> Run:
     """Returns the run that a validated configuration describes on a data set.
 
-    `dataset` is without the `validation` split, see `loading.hold_out`.
+    `validation` is not part of the training split, see `loading.hold_out`.
 
     Raises:
         InputError: the network does not fit the images or classes, or the devices do

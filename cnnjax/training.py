@@ -39,7 +39,7 @@ def train_and_evaluate(
         RunError: a loss, gradient or parameter is not finite, or a checkpoint could not
             be written; the last good state is kept. Or the last update diverged, which
             shows in the loss on the test set.
-        StopRequestedError: SIGTERM or Ctrl-C; the state has been saved.
+        StopRequestedError: a signal asked for it; the state has been saved.
     """
     train, seed = run.config.train, run.config.seed
     held_out = run.dataset.test if run.validation is None else run.validation
@@ -48,7 +48,7 @@ def train_and_evaluate(
     has_dropout = facts_of(run.recipe.model).has_dropout
     state, clocks = run.init_state(), Clocks()
     saved = workdir / files.CHECKPOINTS
-    with Checkpoints(saved, run=run.identity()) as checkpoints:
+    with Checkpoints(saved, run=run.identity(files.began(workdir))) as checkpoints:
         restored = checkpoints.restore_latest(state)
         if restored is not None:
             state, clocks = restored[0], Clocks(**restored[1])

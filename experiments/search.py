@@ -154,7 +154,9 @@ def named(
 
 
 def _check_blind(config: ConfigDict) -> None:
-    if not config.data.val_examples:
+    # A file or folder may have a validation split of its own, which is seen later.
+    own = config.data.file or config.data.source == "folder"
+    if not config.data.val_examples and not own:
         raise InputError(
             "got data.val_examples=0, need a validation split to search with, as the"
             " test set is not for that; set --config.data.val_examples=5000"

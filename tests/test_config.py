@@ -323,7 +323,7 @@ def test_runs_of_the_first_version_keep_their_identity(model: str) -> None:
 MAY_CHANGE = {name for name in config.FIELDS if name.startswith("parallel.")} | {
     *("train.steps", "train.steps_per_call", "train.log_every", "train.eval_every"),
     *("train.checkpoint_every", "data.pipeline", "data.workers", "compile_cache"),
-    *("train.report", "train.tensorboard"),
+    *("train.report", "train.tensorboard", "data.mirror", "data.cache"),
 }
 
 

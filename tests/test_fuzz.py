@@ -105,7 +105,7 @@ def test_npz_files(tmp_path, examples):
 @pytest.mark.parametrize("form", pictures.FORMATS)
 def test_pictures(tmp_path, form, examples):
     file = tmp_path / "a"
-    noise = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (9, 8, 3), np.uint8)
     stream = io.BytesIO()
     Image.fromarray(noise).save(stream, form)
     read = []

@@ -165,8 +165,8 @@ def test_numbers_to_hold() -> None:
         found for text in texts.values() for found in parameters(ast.parse(text))
     )
     measured = {
-        "lines": (sum(lines.values()), 11_000),
-        "files": (len(lines), 80),
+        "lines": (sum(lines.values()), 13_000),
+        "files": (len(lines), 84),
         "files directly in it": (sum("/" not in name for name in lines), 20),
         "lines of the core": (
             sum(lines[name] for line in CORE for name in line.split()),

@@ -26,6 +26,8 @@ DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, MemoryError)
 
 ABOUT = "about.json"
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+# Only of a set with a validation split of its own.
+VALIDATION = ("validation_images", "validation_labels")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,12 +98,16 @@ def _read(entry: Path) -> Dataset:
         np.load(entry / f"{name}.npy") for name in ARRAYS
     )
     test = Split(test_images, test_labels) if len(test_labels) else None
+    validation = None
+    if (entry / f"{VALIDATION[0]}.npy").exists():
+        validation = Split(*(np.load(entry / f"{name}.npy") for name in VALIDATION))
     dataset = make_dataset(
         about["name"],
         about["version"],
         Split(images, labels),
         test,
         tuple(about["class_names"]),
+        validation,
     )
     if about != _about(dataset):
         raise InputError(f"{entry} is damaged; remove it")
@@ -121,7 +127,10 @@ def _about(dataset: Dataset) -> dict[str, object]:
 
 
 def _write(entry: Path, dataset: Dataset) -> None:
-    splits = (dataset.train, dataset.test)
+    splits, names = [dataset.train, dataset.test], list(ARRAYS)
+    if dataset.validation is not None:
+        splits.append(dataset.validation)
+        names += VALIDATION
     arrays = [array for split in splits for array in (split.images, split.labels)]
     if sum(array.nbytes for array in arrays) > MAX_CACHE_BYTES:
         return
@@ -129,7 +138,7 @@ def _write(entry: Path, dataset: Dataset) -> None:
     made = entry.with_name(f"{entry.name}.{os.getpid()}")
     try:
         made.mkdir()
-        for name, array in zip(ARRAYS, arrays, strict=True):
+        for name, array in zip(names, arrays, strict=True):
             np.save(made / f"{name}.npy", array)
         (made / ABOUT).write_text(json.dumps(_about(dataset)))
         made.rename(entry)  # fails if another process was first, whose entry is as good

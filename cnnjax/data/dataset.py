@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import unicodedata
 
 import numpy as np
 
@@ -40,6 +41,7 @@ class Dataset:
         test: the test split; empty if it was not loaded.
         class_names: one per class, in the order of the labels.
         fingerprint: SHA-256 (hex) of the content, see `fingerprint`.
+        validation: the set's own validation split; None if it has none.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Dataset:
     test: Split
     class_names: tuple[str, ...]
     fingerprint: str
+    validation: Split | None = None
 
     @property
     def num_classes(self) -> int:
@@ -67,6 +70,7 @@ def make_dataset(
     train: Split,
     test: Split | None,
     class_names: tuple[str, ...],
+    validation: Split | None = None,
 ) -> Dataset:
     """Checks the arrays of a source, converts them to one form and fingerprints them.
 
@@ -79,32 +83,59 @@ def make_dataset(
             out of range, or the splits differ in image size.
     """
     train = _checked(f"{name}, train", train, len(class_names))
-    if test is None:
-        test = Split(train.images[:0], train.labels[:0])
-    else:
-        test = _checked(f"{name}, test", test, len(class_names))
-    if train.images.shape[1:] != test.images.shape[1:]:
-        raise InputError(
-            f"{name}: training images are {train.images.shape[1:]}, test images "
-            f"{test.images.shape[1:]} (height, width, channels); make them the same"
-        )
-    digest = fingerprint(train, test, class_names)
-    return Dataset(name, version or digest[:12], train, test, class_names, digest)
+    made = {"test": test, "validation": validation}
+    for part, split in made.items():
+        if split is None:
+            continue
+        made[part] = split = _checked(f"{name}, {part}", split, len(class_names))
+        if train.images.shape[1:] != split.images.shape[1:]:
+            raise InputError(
+                f"{name}: training images are {train.images.shape[1:]}, {part} images "
+                f"{split.images.shape[1:]} (height, width, channels); make them the "
+                "same"
+            )
+    test = made["test"] or Split(train.images[:0], train.labels[:0])
+    validation = made["validation"]
+    digest = fingerprint(train, test, class_names, validation)
+    return Dataset(
+        name, version or digest[:12], train, test, class_names, digest, validation
+    )
 
 
-def fingerprint(train: Split, test: Split, class_names: tuple[str, ...]) -> str:
-    """Returns the SHA-256 (hex) of both splits and the class names.
+def fingerprint(
+    train: Split,
+    test: Split,
+    class_names: tuple[str, ...],
+    validation: Split | None = None,
+) -> str:
+    """Returns the SHA-256 (hex) of all splits and the class names.
 
     It covers each array's dtype, shape and bytes (little-endian), in the order training
-    images, training labels, test images, test labels, and then the names.
+    images, training labels, test images, test labels, then the names, and last the
+    images and labels of a validation split of the set's own, where there is one.
     """
     digest = hashlib.sha256()
-    for array in (train.images, train.labels, test.images, test.labels):
-        array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-        digest.update(f"{array.dtype.name} {array.shape}\n".encode())
-        digest.update(array.data)
+
+    def add(split: Split) -> None:
+        for array in (split.images, split.labels):
+            array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+            digest.update(f"{array.dtype.name} {array.shape}\n".encode())
+            digest.update(array.data)
+
+    add(train)
+    add(test)
     digest.update(repr(tuple(class_names)).encode())
+    if validation is not None:
+        add(validation)
     return digest.hexdigest()
+
+
+def normal(class_name: str) -> str:
+    """Returns a name in the Unicode normal form in which equal letters are equal.
+
+    Systems differ in the form of the names of files.
+    """
+    return unicodedata.normalize("NFC", class_name)
 
 
 def _checked(what: str, split: Split, num_classes: int) -> Split:
@@ -112,12 +143,15 @@ def _checked(what: str, split: Split, num_classes: int) -> Split:
     if images.ndim != 4 or images.dtype != np.uint8:
         raise InputError(
             f"{what}: images are {images.dtype} {list(images.shape)}; uint8 "
-            "[n, height, width, channels] is needed; convert them"
+            f"[n, height, width, channels] is needed; {_how_to_convert(images)}"
         )
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        how = "number the classes 0, 1, 2, ..."
+        if labels.ndim == 2:
+            how = "of one column per class, store labels.argmax(axis=1)"
         raise InputError(
             f"{what}: labels are {labels.dtype} {list(labels.shape)}; integers [n] are "
-            "needed; convert them"
+            f"needed; {how}"
         )
     if len(images) != len(labels):
         raise InputError(
@@ -135,3 +169,12 @@ def _checked(what: str, split: Split, num_classes: int) -> Split:
             f"{num_classes} classes, which need 0..{num_classes - 1}; correct them"
         )
     return Split(np.ascontiguousarray(images), labels.astype(np.int32))
+
+
+def _how_to_convert(images: np.ndarray) -> str:
+    if images.dtype.kind == "f" and images.size:
+        low, high = images.min(), images.max()
+        if low >= 0 and high <= 1:
+            return "of values in [0, 1], store (255 * images).round().astype(np.uint8)"
+        return f"their values lie in [{low:.4g}, {high:.4g}]; scale them to [0, 255]"
+    return "convert them"

@@ -14,6 +14,7 @@ from cnnjax.data.sources import cifar
 from cnnjax.data.sources.published import SETS
 from cnnjax.data.sources.tfds import BY_TFDS
 from cnnjax.errors import InputError
+from cnnjax.runtime import backend
 
 PICTURES_A_CLASS = 10
 
@@ -58,7 +59,8 @@ def roots(directory: str) -> list[Path]:
     They are `directory` (unless it is ""), TFDS_DATA_DIR, `~/tensorflow_datasets`, and
     those of the other usual places that exist.
     """
-    given = (directory, os.environ.get("TFDS_DATA_DIR", ""), "~/tensorflow_datasets")
+    own = backend.home() / "tensorflow_datasets"
+    given = (directory, os.environ.get("TFDS_DATA_DIR", ""), own)
     paths = [Path(os.path.expanduser(path)).resolve() for path in given if path]
     usual = [path.resolve() for path in cifar.usual_places() if path.is_dir()]
     return list(dict.fromkeys([*paths, *usual]))
@@ -95,10 +97,13 @@ def load(name: str, directory: str) -> Dataset:
     Raises:
         InputError: the data set is missing or of another form.
     """
-    kind = "embedded" if name in EMBEDDED else "tfds"
-    if not name:
-        kind = "npz" if directory.endswith(".npz") else "folder"
-    source = Source(kind, name, directory, file=directory, download=False)
+    if name in EMBEDDED and not directory:
+        source = Source("embedded", name)
+    elif not name and directory.endswith(".npz"):
+        source = Source("npz", file=directory)
+    else:
+        kind = "tfds" if name else "folder"
+        source = Source(kind, name, directory, download=False)
     return load_source(source, default_name=name, stand_in="")
 
 

@@ -7,6 +7,8 @@ import dataclasses
 import os
 from pathlib import Path
 
+import numpy as np
+
 from cnnjax.data.dataset import (
     Dataset,
     MissingDatasetError,
@@ -17,6 +19,15 @@ from cnnjax.data.dataset import (
 from cnnjax.errors import InputError
 
 EMBEDDED = ("shapes", "digits")
+
+# The fields of `Source` that say where a set is, of which each kind takes some.
+WHERE = {"name": "name", "directory": "dir", "file": "file", "mirror": "mirror"}
+TAKES = {
+    "tfds": ("name", "directory", "mirror"),
+    "npz": ("file",),
+    "folder": ("directory",),
+    "embedded": ("name",),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +43,11 @@ class Source:
             else `~/tensorflow_datasets`); for "folder" the folder.
         file: for "npz".
         download: whether the set may be downloaded.
-        mirror: address of a folder with the set's archives; "" for none.
+        mirror: for "tfds", address of a folder with the set's archives; "" for none.
         cache: whether decoded pictures are kept in the user's cache.
         on_missing: "embedded" allows a stand-in if nothing is named; "error" does not.
+        num_classes: number of classes that the set must have, of which an `.npz` file
+            may lack pictures; 0 for what the data say.
     """
 
     kind: str
@@ -45,6 +58,7 @@ class Source:
     mirror: str = ""
     cache: bool = True
     on_missing: str = "error"
+    num_classes: int = 0
 
 
 def load_dataset(
@@ -54,6 +68,7 @@ def load_dataset(
     download: bool = True,
     mirror: str = "",
     cache: bool = True,
+    num_classes: int = 0,
     with_test: bool = True,
 ) -> Dataset:
     """Loads a data set by name, file or folder.
@@ -65,7 +80,8 @@ def load_dataset(
             of a TFDS set. CIFAR-10 and CIFAR-100 may lie in it in any form.
         download: whether the set may be downloaded.
         mirror: address of a folder with the set's archives, tried first.
-        cache: whether decoded pictures of a TFDS set are kept in the user's cache.
+        cache: whether decoded pictures are kept in the user's cache.
+        num_classes: number of classes that the set must have; 0 for what the data say.
         with_test: whether the test split is loaded.
 
     Raises:
@@ -80,15 +96,15 @@ def load_dataset(
             kind = "npz"
         elif name.startswith(("/", "./", "../", "~")) or os.path.isdir(name):
             kind = "folder"
-    place = name if kind == "folder" else dir
     source = Source(
         kind,
-        name,
-        directory=place,
-        file=name,
+        name if kind in ("tfds", "embedded") else "",
+        directory=name if kind == "folder" else dir,
+        file=name if kind == "npz" else "",
         download=download,
         mirror=mirror,
         cache=cache,
+        num_classes=num_classes,
     )
     return load_source(source, default_name=name, stand_in="", with_test=with_test)
 
@@ -96,7 +112,7 @@ def load_dataset(
 def load_source(
     source: Source, *, default_name: str, stand_in: str, with_test: bool = True
 ) -> Dataset:
-    """Loads the data set of a source.
+    """Loads the data set of a source, and says which split comes from where.
 
     If the source names one, by name, directory or file, it is that one or an error.
     Otherwise it is the TFDS set `default_name` or, if that is missing, the embedded set
@@ -104,17 +120,58 @@ def load_source(
 
     Raises:
         MissingDatasetError: the set is neither on this machine nor available.
-        InputError: the kind is unknown or not that of `file`, or the arrays or files
-            do not have the needed form.
+        InputError: the kind is unknown, the source has a field that its kind does not
+            take, or the arrays or files do not have the needed form.
     """
-    name, directory, file = source.name, source.directory, source.file
-    if source.kind == "tfds":
-        if file and not name and not directory:
+    _check_takes(source)
+    dataset = _load(source, default_name, stand_in, with_test)
+    if source.num_classes not in (0, dataset.num_classes):
+        raise InputError(
+            f"got data.num_classes={source.num_classes}, but {dataset.name} has"
+            f" {dataset.num_classes} classes; leave it out or name another set"
+        )
+    present = np.bincount(dataset.train.labels, minlength=dataset.num_classes)
+    without = [dataset.class_names[label] for label in np.flatnonzero(present == 0)]
+    if without:
+        print(
+            f"{dataset.name} has no training picture of {_some(without)}, of its"
+            f" {dataset.num_classes} classes",
+            flush=True,
+        )
+    return dataset
+
+
+def _some(names: list[str], most: int = 10) -> str:
+    more = f" and {len(names) - most} others" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def takes(kind: str, field: str) -> bool:
+    """Returns whether a kind of source takes one of the fields `WHERE`."""
+    return field in TAKES.get(kind, ())
+
+
+def _check_takes(source: Source) -> None:
+    """Refuses a field that would have no effect, as it was meant for another kind."""
+    if source.kind not in TAKES:
+        raise InputError(
+            f"data.source is {source.kind!r}; it must be tfds, npz, folder or embedded"
+        )
+    for field, leaf in WHERE.items():
+        value = getattr(source, field)
+        if value and not takes(source.kind, field):
+            kinds = [kind for kind, takes in TAKES.items() if field in takes]
             raise InputError(
-                f"got data.file={file!r} and data.source=tfds, need data.source=npz to"
-                " read a file; set --config.data.source=npz"
+                f"got data.{leaf}={value!r} and data.source={source.kind}, need"
+                f" data.source={' or '.join(kinds)}, as others have no use for it; set"
+                f" --config.data.source={kinds[0]} or leave data.{leaf} out"
             )
-        # Here and below, a source is imported when used, with the packages it needs.
+
+
+def _load(source: Source, default_name: str, stand_in: str, with_test: bool) -> Dataset:
+    name, directory, file = source.name, source.directory, source.file
+    # A source is imported when used, with the packages that it needs.
+    if source.kind == "tfds":
         from cnnjax.data.sources import tfds
 
         try:
@@ -138,7 +195,11 @@ def load_source(
                 "data.file is empty; data.source=npz needs a .npz file with x_train, "
                 "y_train, x_test, y_test; set data.file"
             )
-        return npz.load(Path(os.path.expanduser(file)), with_test=with_test)
+        return npz.load(
+            Path(os.path.expanduser(file)),
+            with_test=with_test,
+            num_classes=source.num_classes,
+        )
     if source.kind == "folder":
         from cnnjax.data.sources import folder
 
@@ -147,12 +208,10 @@ def load_source(
                 "data.dir is empty; data.source=folder needs a folder with "
                 "train/CLASS/PICTURE; set data.dir"
             )
-        return folder.load(Path(os.path.expanduser(directory)), with_test=with_test)
-    if source.kind == "embedded":
-        return load_embedded(name or stand_in, with_test=with_test)
-    raise InputError(
-        f"data.source is {source.kind!r}; it must be tfds, npz, folder or embedded"
-    )
+        return folder.load(
+            Path(os.path.expanduser(directory)), with_test=with_test, keep=source.cache
+        )
+    return load_embedded(name or stand_in, with_test=with_test)
 
 
 def load_embedded(name: str, *, with_test: bool = True) -> Dataset:
@@ -188,7 +247,12 @@ def take_first(dataset: Dataset, train_examples: int) -> Dataset:
         )
     images, labels = dataset.train.images, dataset.train.labels
     train = Split(images[:train_examples], labels[:train_examples])
-    digest = fingerprint(train, dataset.test, dataset.class_names)
+    return _with_train(dataset, train)
+
+
+def _with_train(dataset: Dataset, train: Split) -> Dataset:
+    names, validation = dataset.class_names, dataset.validation
+    digest = fingerprint(train, dataset.test, names, validation)
     return dataclasses.replace(dataset, train=train, fingerprint=digest)
 
 
@@ -199,8 +263,15 @@ def hold_out(dataset: Dataset, val_examples: int) -> tuple[Dataset, Split]:
         the data set with the remaining training examples, and the validation split.
 
     Raises:
-        InputError: `val_examples` is not in [0, number of training examples).
+        InputError: `val_examples` is not in [0, number of training examples), or the
+            data set has a validation split of its own.
     """
+    if val_examples and dataset.validation is not None:
+        raise InputError(
+            f"got data.val_examples={val_examples}, but {dataset.name} has a validation"
+            f" split of its own, of {len(dataset.validation.labels)} pictures, which is"
+            " used; leave data.val_examples out"
+        )
     count = len(dataset.train.labels)
     if not 0 <= val_examples < count:
         raise InputError(
@@ -212,5 +283,4 @@ def hold_out(dataset: Dataset, val_examples: int) -> tuple[Dataset, Split]:
     held = Split(dataset.train.images[kept:], dataset.train.labels[kept:])
     if not val_examples:
         return dataset, held
-    digest = fingerprint(train, dataset.test, dataset.class_names)
-    return dataclasses.replace(dataset, train=train, fingerprint=digest), held
+    return _with_train(dataset, train), held

@@ -8,9 +8,13 @@ import logging
 import os
 import platform
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from cnnjax.errors import InputError, one_line
+from cnnjax.runtime import environment
 
 # <malloc.h>: M_MMAP_MAX (no block gets a mapping of its own), M_TRIM_THRESHOLD and
 # M_TOP_PAD in bytes, and M_ARENA_MAX, because further arenas follow other rules.
@@ -27,7 +31,8 @@ def start(*, compile_cache: bool = True, deterministic: bool = False) -> None:
 
     Each core of a CPU becomes a device: XLA runs parts of a step on one thread, and a
     batch split over the cores keeps them all busy. This has no effect if a GPU is the
-    default backend. JAX's own environment variables take precedence.
+    default backend. JAX's own environment variables take precedence, but for those of
+    `environment.PINNED`, which have no effect; a warning names them.
 
     Args:
         compile_cache: keep compiled programs in the user's cache folder, so that a
@@ -37,8 +42,17 @@ def start(*, compile_cache: bool = True, deterministic: bool = False) -> None:
     quieten()
     import jax
 
+    for variable in environment.pin():
+        print(
+            f"warning: {variable} has no effect here: a run depends on nothing but its"
+            " configuration",
+            file=sys.stderr,
+        )
     _keep_freed_memory()
-    if "JAX_NUM_CPU_DEVICES" not in os.environ:
+    asked_of_xla = "--xla_force_host_platform_device_count" in os.environ.get(
+        "XLA_FLAGS", ""
+    )
+    if "JAX_NUM_CPU_DEVICES" not in os.environ and not asked_of_xla:
         jax.config.update("jax_num_cpu_devices", num_cores())
     if compile_cache:
         _cache_compiled_programs()
@@ -46,6 +60,39 @@ def start(*, compile_cache: bool = True, deterministic: bool = False) -> None:
         # XLA reads this when the backend starts, which has not happened yet.
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} {DETERMINISTIC_GPU}".strip()
+
+
+def error_of_environment(cause: Exception) -> InputError | None:
+    """Returns one line in place of an exception that the environment may have caused.
+
+    That is so where JAX cannot start, and where a variable chooses another algorithm
+    than JAX's default, which need not exist on this machine. Otherwise returns None.
+    """
+    try:
+        environment.pin()
+        import jax
+
+        jax.devices()
+    except Exception:  # JAX raises what its parts raise, even AssertionError.
+        read = ("JAX_", "FLAX_", "XLA_", "CUDA_VISIBLE_DEVICES")
+        given = [
+            f"{k}={v}" for k, v in sorted(os.environ.items()) if k.startswith(read)
+        ]
+        return InputError(
+            f"JAX cannot start with {' '.join(given) or 'this environment'}"
+            f" ({one_line(cause, 200)}); correct or unset what is wrong of it"
+        )
+    chosen = [
+        f"{option.upper()}={os.environ[option.upper()]}"
+        for option in sorted(environment.names(environment.RECORDED))
+        if option.upper() in os.environ
+    ]
+    if chosen:
+        return InputError(
+            f"this fails with {' '.join(chosen)} ({one_line(cause, 200)}); unset what"
+            " is not meant"
+        )
+    return None
 
 
 def quieten() -> None:
@@ -69,7 +116,8 @@ def _cache_compiled_programs() -> None:
     """Turns on JAX's persistent cache, whose key covers versions and flags.
 
     It keeps every program, because start-up compiles many small ones, and deletes the
-    least recently used ones when the folder exceeds its bound.
+    least recently used ones when the folder exceeds its bound. A folder that cannot be
+    written is no error: a warning names it.
     """
     import jax
 
@@ -83,7 +131,22 @@ def _cache_compiled_programs() -> None:
         if name.upper() not in os.environ:
             jax.config.update(name, value)
     jax_config: Any = jax.config  # type checkers do not know its options
-    _drop_half_written(Path(jax_config.jax_compilation_cache_dir))
+    cache = jax_config.jax_compilation_cache_dir
+    if not cache or "://" in cache:  # none is wanted, or it is in a cloud
+        return
+    try:
+        Path(cache).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache):
+            pass
+    except OSError as error:
+        jax.config.update("jax_compilation_cache_dir", None)
+        print(
+            f"warning: compiled programs are not kept, as {cache} cannot be written"
+            f" ({error.strerror})",
+            file=sys.stderr,
+        )
+        return
+    _drop_half_written(Path(cache))
 
 
 def _drop_half_written(cache: Path) -> None:
@@ -98,12 +161,26 @@ def _drop_half_written(cache: Path) -> None:
                 program.unlink(missing_ok=True)
 
 
+def home() -> Path:
+    """Returns the user's home folder.
+
+    A user without one, such as a number without an account in a container, gets a path
+    at which nothing can exist: what is looked for there is not found, and what would be
+    written there raises OSError.
+    """
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(os.devnull, "no-home-folder")
+
+
 def user_cache() -> Path:
     """Returns this package's folder in the user's cache, as XDG or macOS defines it."""
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "cnnjax"
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return Path(base or Path.home() / ".cache") / "cnnjax"
+        return home() / "Library" / "Caches" / "cnnjax"
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # XDG has relative paths ignored.
+    return (base if base.is_absolute() else home() / ".cache") / "cnnjax"
 
 
 def cpu_kind() -> str:

@@ -35,8 +35,19 @@ class Checkpoints:
 
         `run` is the run's identity (configuration hash, data fingerprint, seed), see
         `config.identity`.
+
+        Raises:
+            InputError: the folder's path cannot be given to Orbax, which takes text.
         """
         self._directory = directory.resolve()
+        try:
+            str(self._directory).encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"got {str(self._directory)!r}, need a path that is text in UTF-8, as"
+                " checkpoints are written with it; rename the folder, or set LC_ALL to"
+                " a UTF-8 locale"
+            ) from error
         self._run = dict(run)
         self._read_only = read_only
         self.best = Best()

@@ -11,7 +11,14 @@ from typing import Any
 
 import filelock
 
-from cnnjax.config import CHANGES_BYTES, MAY_CHANGE, filled, flatten, identity
+from cnnjax.config import (
+    CHANGES_BYTES,
+    MAY_CHANGE,
+    PLACES,
+    filled,
+    flatten,
+    identity,
+)
 from cnnjax.errors import InputError
 
 CONFIG = "config.json"
@@ -19,6 +26,8 @@ MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
 FINAL_METRICS = "final_metrics.json"
 CHECKPOINTS = "checkpoints"
+# Where the data lay as the run began; written when they lie elsewhere.
+BEGAN = "began.json"
 UNFINISHED = ".tmp"
 
 LOCK, OWNER = ".lock", ".owner"
@@ -64,7 +73,7 @@ def _check_is_run_of(
     path = workdir / CONFIG
     if not path.exists():
         return
-    refused = []
+    refused, moved = [], False
     stored, asked = filled(read_json(path)), flatten(config)
     for name in sorted(stored.keys() | asked.keys()):
         before, after = stored.get(name), asked.get(name)
@@ -72,6 +81,9 @@ def _check_is_run_of(
             continue
         if name.startswith(CHANGES_BYTES):
             print(f"{name} {before} -> {after}: the results will differ in their bytes")
+        elif name in PLACES:
+            print(f"{name} {before!r} -> {after!r}: another way to the run's data")
+            moved = True
         elif name not in MAY_CHANGE or (name == "train.steps" and not steps_may_change):
             refused.append(f"{name} {before!r} -> {after!r}")
     if refused:
@@ -79,6 +91,20 @@ def _check_is_run_of(
             f"{workdir} holds another run, which differs in {', '.join(refused)};"
             " name another --workdir, or give the run's own values"
         )
+    if moved and not (workdir / BEGAN).exists():
+        write_json(workdir / BEGAN, {name: stored[name] for name in PLACES})
+
+
+def began(workdir: Path) -> dict[str, Any]:
+    """Returns the `config.PLACES` with which a run began, where they have changed.
+
+    Its checkpoints bear them in its identity. Otherwise returns no field.
+
+    Raises:
+        InputError: the file that records them is damaged.
+    """
+    path = workdir / BEGAN
+    return read_json(path) if path.exists() else {}
 
 
 def finished(workdir: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -229,4 +255,4 @@ def of_workdir(workdir: Path) -> dict[str, Any]:
         InputError: `workdir` holds no run.
     """
     config = read_json(workdir / CONFIG)
-    return identity(config, trained_on(workdir)["fingerprint"])
+    return identity(config, trained_on(workdir)["fingerprint"], began(workdir))

@@ -12,7 +12,10 @@ import jax
 
 from cnnjax import __version__
 from cnnjax.data.dataset import Dataset
+from cnnjax.errors import InputError
 from cnnjax.parallel import Partitioner
+from cnnjax.runtime import environment
+from cnnjax.workdir import files
 
 PACKAGES = (
     "jax",
@@ -66,8 +69,34 @@ def describe_machine(partitioner: Partitioner) -> dict[str, Any]:
             "matmul": jax_config.jax_default_matmul_precision or "default",
         },
         "flags": {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "")},
+        "environment": environment.record(devices[0].platform),
         "commit": commit_of(Path(__file__).parent),
     }
+
+
+def check_same_environment(workdir: Path, partitioner: Partitioner) -> None:
+    """Raises InputError if the environment differs in what can change a run's bits.
+
+    Runs of older versions, which did not record it, go on; so do runs on a platform
+    other than before, as that changes the bits anyway.
+    """
+    if not (workdir / files.MANIFEST).exists():
+        return
+    stored = files.read_json(workdir / files.MANIFEST)
+    platform = partitioner.mesh.devices.flat[0].platform
+    if "environment" not in stored or stored["devices"]["platform"] != platform:
+        return
+    differences = environment.differences(
+        stored["environment"],
+        environment.record(platform),
+        same_jax=stored["versions"]["jax"] == jax.__version__,
+    )
+    if differences:
+        raise InputError(
+            f"{workdir} was trained in another environment, which differs in"
+            f" {', '.join(differences)}: need the same for the same results; set it as"
+            " it was, or name another --workdir"
+        )
 
 
 def _version(package: str) -> str | None:

@@ -31,6 +31,16 @@ def test_fingerprint_is_the_sha256_of_all_content_in_order():
         content += kind + array.astype(array.dtype.newbyteorder("<")).tobytes()
     content += b"('a', 'b', 'c')"
     assert make().fingerprint == hashlib.sha256(content).hexdigest()
+    # A validation split of the set's own comes last, so that other sets keep theirs.
+    own = split(1)
+    content += b"uint8 (1, 4, 5, 3)\n" + own.images.tobytes()
+    content += b"int32 (1,)\n" + own.labels.tobytes()
+    made = make_dataset("set", "", train, test, ("a", "b", "c"), own)
+    assert made.fingerprint == hashlib.sha256(content).hexdigest()
+    with pytest.raises(InputError, match="validation: labels lie in"):
+        make_dataset(
+            "set", "", train, test, ("a",) * 3, Split(own.images, np.array([3]))
+        )
 
 
 def test_fingerprint_sees_every_part():

@@ -65,6 +65,15 @@ def test_take_first_is_as_if_there_were_no_others():
             load.take_first(make(), count)
 
 
+def test_a_validation_split_of_its_own_is_not_held_out_from() -> None:
+    own = make_dataset("set", "", split(), split(3), ("a", "b", "c"), split(2))
+    assert load.take_first(own, 4).validation is own.validation
+    assert load.take_first(own, 4).fingerprint != load.take_first(make(), 4).fingerprint
+    with pytest.raises(InputError, match="val_examples=2, but set has a validation sp"):
+        load.hold_out(own, 2)
+    assert load.hold_out(own, 0)[0] is own
+
+
 @pytest.mark.parametrize("val_examples", [-1, 6, 7])
 def test_hold_out_leaves_something_to_train_on(val_examples):
     with pytest.raises(InputError, match=r"data\.val_examples.*set it to 0\.\.5"):
@@ -96,6 +105,23 @@ def test_the_embedded_set_stands_in_only_when_nothing_was_asked_for(
         with pytest.raises(MissingDatasetError, match="cifar10 is not prepared"):
             load_source(**asked)
     assert list(tmp_path.iterdir()) == []
+    for missing in ("typo", "a.txt"):
+        (tmp_path / "a.txt").touch()
+        monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / missing))
+        with pytest.raises(InputError, match=f"got TFDS_DATA_DIR={tmp_path}/{missing}"):
+            load_source()
+
+
+def test_classes_without_a_training_picture_are_named(tmp_path, capsys):
+    arrays = {"x_train": IMAGES, "y_train": np.arange(6) % 2 + 1}
+    np.savez(tmp_path / "a.npz", x_test=IMAGES, y_test=[1] * 6, **arrays)
+    load.load_dataset(str(tmp_path / "a.npz"))
+    out = capsys.readouterr().out
+    assert "a has no training picture of 0, of its 3 classes\n" in out
+    load.load_dataset(str(tmp_path / "a.npz"), num_classes=14)
+    assert "of 0, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 2 others, of its 14" in (
+        capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,9 +132,19 @@ def test_the_embedded_set_stands_in_only_when_nothing_was_asked_for(
         ({"file": "my.npz"}, "got data.file='my.npz' .* set --config.data.source=npz"),
         ({"kind": "folder"}, "data.dir is empty"),
         ({"kind": "embedded", "name": "mnist"}, "no embedded data set 'mnist'"),
+        ({"file": "a", "name": "b"}, "data.file='a' and data.source=tfds, need .*npz"),
+        ({"kind": "npz", "name": "a"}, "data.name='a' .*=npz, need .*tfds or embedded"),
+        ({"kind": "npz", "directory": "a"}, "data.dir='a' .* need .*tfds or folder"),
+        ({"kind": "embedded", "directory": "a"}, "data.dir='a' and data.source=embed"),
+        ({"kind": "folder", "name": "a", "directory": "b"}, "got data.name='a' and"),
+        (
+            {"kind": "npz", "mirror": "http://a"},
+            "data.mirror='http://a' .* leave data.m",
+        ),
+        ({"kind": "embedded", "num_classes": 9}, "num_classes=9, but digits has 10"),
     ],
 )
-def test_load_source_refuses_what_it_does_not_know(arguments, message):
+def test_load_source_refuses_what_it_has_no_use_for(arguments, message):
     with pytest.raises(InputError, match=message):
         load_source(**arguments)
 
@@ -121,7 +157,7 @@ def home(tmp_path, monkeypatch, write_tfds):
         for label in "ab":
             (tmp_path / "pictures" / part / label).mkdir(parents=True)
             image = Image.fromarray(dataset.train.images[ord(label) - ord("a")])
-            image.save(tmp_path / "pictures" / part / label / "0.png")
+            image.resize((10, 8)).save(tmp_path / "pictures" / part / label / "0.png")
     np.savez(
         tmp_path / "mine.npz",
         **{f"x_{name}": getattr(dataset, name).images for name in ("train", "test")},

@@ -69,7 +69,9 @@ def test_other_pictures_of_the_same_classes_are_counted_under_their_name(
     data = ("--config.data.source=npz", f"--config.data.file={other}")
     done = call("evaluate.py", f"--workdir={averaged_run[0]}", *data)
     assert (done.returncode, done.stderr) == (0, "")
-    assert re.match(r"precision @ 1 = \d\.\d{3} \(\d/7\) on other\b", done.stdout)
+    assert re.search(
+        r"^precision @ 1 = \d\.\d{3} \(\d/7\) on other\b", done.stdout, re.M
+    )
 
 
 def assert_refused(done, words):

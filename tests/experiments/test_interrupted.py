@@ -126,6 +126,45 @@ def test_the_best_is_kept_and_can_be_evaluated(call, tmp_path):
     assert best_of.stdout in alone.stdout
 
 
+def test_the_data_move_and_the_run_goes_on(call, make_npz, tmp_path):
+    """The arrays decide whether they are the run's, not where they lie."""
+    grey = np.random.default_rng(1).integers(0, 256, (8, 28, 28), np.uint8)
+    own = {"x_val": grey, "y_val": np.arange(8, dtype=np.uint8)}
+    files_of = [
+        make_npz((28, 28), **own).rename(tmp_path / name) for name in ("a.npz", "b.npz")
+    ]
+    other = make_npz((28, 28))
+
+    def train(file, steps, workdir="run"):
+        return call(
+            "mnist.py",
+            *MLP,
+            "--config.data.source=npz",
+            f"--config.data.file={file}",
+            "--config.train.eval_every=1",
+            f"--config.train.steps={steps}",
+            f"--workdir={tmp_path / workdir}",
+        )
+
+    assert train(files_of[0], 2).returncode == 0
+    files_of[0].unlink()
+    moved = train(files_of[1], 4)
+    assert (moved.returncode, moved.stderr) == (0, "")
+    change = f"data.file '{files_of[0]}' -> '{files_of[1]}': another way to the run's"
+    assert change in moved.stdout and "at step 2" in moved.stdout
+    refused = train(other, 4)
+    assert refused.returncode == 2
+    assert "holds a run on b, whose pictures differ from what was" in refused.stderr
+    straight = train(files_of[1], 4, "straight")
+    lines = eval_lines(tmp_path / "run")
+    assert lines == eval_lines(tmp_path / "straight") and straight.returncode == 0
+    # The file's own validation split ranks the checkpoints.
+    assert {line["eval/split"] for line in lines} == {"validation"}
+    assert {line["eval/count"] for line in lines} == {8}
+    best = call("evaluate.py", f"--workdir={tmp_path / 'run'}", "--checkpoint=best")
+    assert (best.returncode, best.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("flag", "words"),
     [

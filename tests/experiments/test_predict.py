@@ -239,7 +239,8 @@ def test_a_run_that_cannot_be_used_is_refused(call, grey_run, photos, tmp_path):
 
 def test_help_does_not_wait_for_jax(scripts, environment):
     program = """
-import contextlib, runpy, sys
+import contextlib, os, runpy, sys
+sys.path.insert(0, os.path.dirname(sys.argv[1]))  # as where a script is run
 for script in sys.argv[1:]:
     with contextlib.suppress(SystemExit):
         sys.argv = [script, "--help"]

@@ -1,5 +1,6 @@
-"""The first signal asks, the second kills, and nothing stays behind."""
+"""The first signal asks, a second kills, and nothing stays behind."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -7,7 +8,15 @@ import sys
 
 import pytest
 
-from cnnjax.runtime.signals import STOPPING, StopRequestedError, stop_requests
+from cnnjax.errors import RunError
+from cnnjax.runtime.signals import (
+    KILLING,
+    STOPPING,
+    WARNING,
+    StopRequestedError,
+    raise_if,
+    stop_requests,
+)
 
 
 def handlers() -> list[object]:
@@ -15,7 +24,15 @@ def handlers() -> list[object]:
 
 
 @pytest.mark.parametrize(
-    ("signum", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
+    ("signum", "exit_code"),
+    [
+        (signal.SIGTERM, 143),
+        (signal.SIGINT, 130),
+        (signal.SIGHUP, 129),
+        (signal.SIGUSR1, 128 + signal.SIGUSR1),
+        (signal.SIGUSR2, 128 + signal.SIGUSR2),
+        (signal.SIGXCPU, 128 + signal.SIGXCPU),
+    ],
 )
 def test_the_first_signal_asks(
     signum: signal.Signals, exit_code: int, capfd: pytest.CaptureFixture[str]
@@ -26,12 +43,61 @@ def test_the_first_signal_asks(
         os.kill(os.getpid(), signum)
         assert stop
         assert stop.signum == signum
-        assert handlers() == [signal.SIG_DFL, signal.SIG_DFL]
+        killing = [signal.getsignal(killing) for killing in KILLING]
+        assert (killing == [signal.SIG_DFL] * 2) == (signum in KILLING)
     assert capfd.readouterr().out.startswith(f"{signum.name}: saving after the step, ")
     assert handlers() == before
     error = StopRequestedError(signum)
     assert str(error) == f"stopped by {signum.name}"
     assert error.exit_code == exit_code
+
+
+def test_what_machines_send_never_kills(capfd: pytest.CaptureFixture[str]) -> None:
+    """A shell repeats SIGHUP; SLURM sends SIGTERM after a signal that was asked for."""
+    with stop_requests() as stop:
+        for signum in (signal.SIGUSR1, signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
+            os.kill(os.getpid(), signum)
+        assert stop.signum == signal.SIGUSR1, "the first counts"
+    assert capfd.readouterr().out.count("\n") == 1
+
+
+@pytest.mark.parametrize("signum", WARNING)
+def test_what_is_ignored_stays_so(signum: signal.Signals) -> None:
+    """As SIGHUP after `nohup`."""
+    before = signal.signal(signum, signal.SIG_IGN)
+    try:
+        with stop_requests() as stop:
+            os.kill(os.getpid(), signum)
+            assert not stop
+    finally:
+        signal.signal(signum, before)
+
+
+def test_a_pipe_that_nobody_reads_asks() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe, contextlib.redirect_stdout(pipe):
+        with pytest.raises(StopRequestedError) as stopped, stop_requests() as stop:
+            print("a", flush=True)
+            assert stop.signum == signal.SIGPIPE
+            print("b", flush=True)  # to nowhere
+            raise_if(stop.signum)
+        print("c", flush=True)
+    assert stopped.value.exit_code == 141
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="is Linux's")
+@pytest.mark.parametrize("redirect", ["redirect_stdout", "redirect_stderr"])
+def test_output_to_a_full_disk_asks_and_is_named(redirect: str) -> None:
+    with open("/dev/full", "w") as full, getattr(contextlib, redirect)(full):
+        stream = "out" if redirect == "redirect_stdout" else "err"
+        with (
+            pytest.raises(RunError, match=r"written: .*No space left") as stopped,
+            stop_requests() as stop,
+        ):
+            print("a", file=getattr(sys, f"std{stream}"), flush=True)
+            raise_if(stop.signum)
+    assert not isinstance(stopped.value, StopRequestedError)
 
 
 def test_the_handlers_are_put_back_after_an_error() -> None:
@@ -42,8 +108,8 @@ def test_the_handlers_are_put_back_after_an_error() -> None:
     assert handlers() == before
 
 
-@pytest.mark.parametrize("first", STOPPING)
-@pytest.mark.parametrize("second", STOPPING)
+@pytest.mark.parametrize("first", KILLING)
+@pytest.mark.parametrize("second", KILLING)
 def test_the_second_signal_kills(first: signal.Signals, second: signal.Signals) -> None:
     program = """
 import time
@@ -58,7 +124,7 @@ with stop_requests():
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(first)
-        assert "a second signal kills at once" in process.stdout.readline()
+        assert "a second SIGTERM or Ctrl-C kills at once" in process.stdout.readline()
         assert process.poll() is None
         process.send_signal(second)
         # As the kernel says, or as a shell does where Python was too busy to let it.

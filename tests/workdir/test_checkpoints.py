@@ -495,3 +495,10 @@ def test_a_poisoned_state_is_never_saved(tmp_path: Path, bad: float) -> None:
     ):
         checkpoints.save(1, {"n": np.arange(3), "x": np.array([1, bad])}, {})
     assert names(tmp_path) == []
+
+
+def test_a_path_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """Orbax takes text only; it would fail after the first steps, as on a full disk."""
+    with pytest.raises(InputError, match="need a path that is text in UTF-8"):
+        Checkpoints(tmp_path / os.fsdecode(b"\xff"), run=RUN)
+    assert list(tmp_path.iterdir()) == []

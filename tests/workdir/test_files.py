@@ -28,7 +28,15 @@ ALLOWED = {
     "train.tensorboard",
     "data.pipeline",
     "data.workers",
+    "data.mirror",
+    "data.cache",
     "compile_cache",
+    # Where the data lie: their fingerprint says whether they are the run's.
+    "data.dir",
+    "data.file",
+    "data.download",
+    "data.on_missing",
+    "data.num_classes",
 }
 
 
@@ -123,6 +131,27 @@ def test_what_may_change_on_resume(
         with pytest.raises(InputError, match=shown):
             enter(tmp_path, asked)
         assert (tmp_path / files.CONFIG).read_bytes() == before
+
+
+def test_the_data_may_move_and_the_run_stays_what_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its checkpoints bear the paths with which it began, in its identity."""
+    enter(tmp_path, changed("data.dir", "/scratch/1"))
+    files.write_json(tmp_path / files.MANIFEST, {"data": DATA})
+    identity = files.of_workdir(tmp_path)
+    assert identity == configs.identity(changed("data.dir", "/scratch/1"), "abc")
+    assert files.began(tmp_path) == {}
+    for place in ("/scratch/2", "/scratch/2/", "../2"):
+        enter(tmp_path, changed("data.dir", place))
+        assert f"-> {place!r}: another way to the run's data" in capsys.readouterr().out
+        assert stored_in(tmp_path)["data"]["dir"] == place
+        assert files.began(tmp_path)["data.dir"] == "/scratch/1"
+        assert files.of_workdir(tmp_path) == identity
+    other = changed("data.dir", "/scratch/3") | {"seed": 1}
+    with pytest.raises(InputError, match="which differs in seed 0 -> 1; name"):
+        enter(tmp_path, other)
+    assert stored_in(tmp_path)["data"]["dir"] == "../2"
 
 
 def test_steps_may_not_change_where_the_schedule_follows_them(tmp_path: Path) -> None:

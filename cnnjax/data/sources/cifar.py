@@ -26,6 +26,7 @@ from cnnjax.data.sources.fetching import fetch
 from cnnjax.data.sources.hosts import reachable
 from cnnjax.data.sources.published import COUNTS, SETS, SIDE, Form, Published
 from cnnjax.errors import InputError, one_line
+from cnnjax.runtime import backend
 
 VERSION = "3.0.2"  # TFDS's number for these pictures in this order
 
@@ -76,7 +77,7 @@ def usual_places() -> list[Path]:
     They are TFDS's, torchvision's customary `data/`, Keras's, and the cache of the
     Hugging Face hub.
     """
-    home = Path.home()
+    home = backend.home()
     hugging_face = os.environ.get("HF_HOME") or home / ".cache" / "huggingface"
     hub = Path(os.environ.get("HF_HUB_CACHE") or Path(hugging_face, "hub"))
     return [

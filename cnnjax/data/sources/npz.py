@@ -7,34 +7,51 @@ from typing import IO
 import numpy as np
 
 from cnnjax.data.dataset import MAX_BYTES, Dataset, Split, make_dataset
-from cnnjax.errors import InputError
+from cnnjax.errors import InputError, one_line
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
+
+# What the arrays of a validation split are called, after `x_` and `y_`.
+VALIDATION = ("val", "valid", "validation", "dev")
 
 # A label beyond this number of classes is assumed to be a mistake.
 MAX_CLASSES = 65_536
 
+# More classes without a training picture are no accident: the labels are others.
+MAX_MISSING = 3
 
-def load(file: Path, *, with_test: bool = True) -> Dataset:
+
+def load(file: Path, *, with_test: bool = True, num_classes: int = 0) -> Dataset:
     """Reads `x_train, y_train, x_test, y_test`, and never unpickles anything.
 
-    The classes are 0 to the largest training label; their names are "0", "1" and so on.
+    `x_val` and `y_val` (or `valid`, `validation`, `dev`) are the validation split, or
+    the test set where there is no `x_test`. Other arrays are named and left out, but
+    for further splits, which are refused. The names of the classes are "0", "1" and so
+    on, up to the largest training label.
 
     Args:
         file: images uint8 [n, height, width] or [n, height, width, channels]; labels
             of any integer type, [n] or [n, 1]. It gives the data set its name.
         with_test: whether the arrays of the test split are read.
+        num_classes: number of classes; 0 for the largest training label plus 1, if at
+            most `MAX_MISSING` of these have no training picture.
 
     Raises:
         InputError: the file is missing, broken or pickled, lacks one of the arrays, or
-            has an array of another shape, another dtype or more than `MAX_BYTES`.
+            has an array of another shape, another dtype or more than `MAX_BYTES`; or
+            too many classes have no picture.
 
     Source: the files of `keras.datasets`, such as mnist.npz.
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            keys = KEYS if with_test else KEYS[:2]
-            arrays = {key: _read(archive, key, file) for key in keys}
+            held = [name.removesuffix(".npy") for name in archive.namelist()]
+            parts = _parts(held, file)
+            splits = {
+                split: _split(*(_read(archive, f"{a}_{part}", file) for a in "xy"))
+                for split, part in parts.items()
+                if with_test or split != "test"
+            }
     except InputError:
         raise
     except FileNotFoundError:
@@ -45,24 +62,81 @@ def load(file: Path, *, with_test: bool = True) -> Dataset:
     # A broken file fails in zipfile, zlib or NumPy, each with its own exceptions.
     except Exception as error:
         raise InputError(
-            f"{file} cannot be read ({error}); a whole .npz file is needed, as "
-            "numpy.savez writes it; copy or make it again"
+            f"{file} cannot be read ({_reason(file, error)}); a whole .npz file is "
+            "needed, as numpy.savez writes it; copy or make it again"
         ) from error
-    train = _split(arrays["x_train"], arrays["y_train"])
-    test = _split(arrays["x_test"], arrays["y_test"]) if with_test else None
-    classes = 1
-    if train.labels.size and train.labels.dtype.kind in "iu":
-        classes = int(np.clip(int(train.labels.max()) + 1, 1, MAX_CLASSES))
-    names = tuple(str(label) for label in range(classes))
-    return make_dataset(file.stem, "", train, test, names)
+    said = [
+        f"{split} from x_{parts[split]} ({len(found.images)} pictures)"
+        for split, found in splits.items()
+    ]
+    if parts["test"] != "test":
+        said.append(f"x_{parts['test']} is the test set, as there is no x_test")
+    unused = [name for name in held if name[:2] not in ("x_", "y_")]
+    if unused:
+        said.append(f"not used: {', '.join(unused)}")
+    print(f"reading {file}: {', '.join(said)}", flush=True)
+    classes = num_classes or _count_classes(file, splits["train"].labels)
+    return make_dataset(
+        file.stem,
+        "",
+        splits["train"],
+        splits.get("test"),
+        tuple(map(str, range(classes))),
+        splits.get("validation"),
+    )
+
+
+def _parts(held: list[str], file: Path) -> dict[str, str]:
+    """Returns which part of the arrays each split is, such as {"validation": "val"}."""
+    present = {name[2:] for name in held if name[:2] in ("x_", "y_")}
+    own = [part for part in VALIDATION if part in present]
+    others = sorted(present - {"train", "test", *own[:1]})
+    if others:
+        raise InputError(
+            f"{file} has x_{others[0]} or y_{others[0]}, of a split that is not known;"
+            " train, test and one of validation are read; rename or leave them out"
+        )
+    if not own:
+        return {"train": "train", "test": "test"}
+    if "test" not in present:
+        return {"train": "train", "test": own[0]}
+    return {"train": "train", "validation": own[0], "test": "test"}
+
+
+def _count_classes(file: Path, labels: np.ndarray) -> int:
+    if not labels.size or labels.dtype.kind not in "iu" or labels.ndim != 1:
+        return 1  # `make_dataset` says what is wrong with them
+    classes = int(np.clip(int(labels.max()) + 1, 1, MAX_CLASSES))
+    missing = np.setdiff1d(np.arange(classes), labels)
+    if labels.min() >= 0 and labels.max() < classes and len(missing) > MAX_MISSING:
+        raise InputError(
+            f"{file}: the training labels are of {classes - len(missing)} kinds from"
+            f" {labels.min()} to {labels.max()}, so that {len(missing)} of {classes}"
+            f" classes have no picture ({', '.join(map(str, missing[:3]))}, ...); need"
+            " labels 0, 1, 2, ...; number them so, or set --config.data.num_classes="
+            f"{classes} if the rest is meant to be empty"
+        )
+    return classes
+
+
+def _reason(file: Path, error: Exception) -> str:
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(6)
+    except OSError:
+        start = b""
+    if start == np.lib.format.MAGIC_PREFIX:
+        return "it is a single array, a .npy file"
+    return one_line(error)
 
 
 def _read(archive: zipfile.ZipFile, key: str, file: Path) -> np.ndarray:
     member = f"{key}.npy"
     if member not in archive.namelist():
-        held = ", ".join(name.removesuffix(".npy") for name in archive.namelist())
+        held = [name.removesuffix(".npy") for name in archive.namelist()]
+        has = ", ".join(held[:10]) + (", ..." if len(held) > 10 else "")
         raise InputError(
-            f"{file} has no array {key} (it has: {held or 'none'}); it needs "
+            f"{file} has no array {key} (it has: {has or 'none'}); it needs "
             f"{', '.join(KEYS)}; save it with these names"
         )
     with archive.open(member) as stream:

@@ -1,7 +1,10 @@
 """Finds data sets by their TFDS names, and reads those that TFDS has prepared."""
 
+import contextlib
+import json
 import os
 import re
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from cnnjax.data.sources import download as downloading
 from cnnjax.data.sources.published import SETS
 from cnnjax.data.tensorflow_import import import_tensorflow
 from cnnjax.errors import InputError
+from cnnjax.runtime import backend
 
 # Number of examples that are decoded at a time.
 CHUNK = 1000
@@ -43,15 +47,16 @@ def load(
     """Loads the first copy of a data set on this machine, or downloads the set.
 
     Prepared data are read without the code that made them, so that TFDS need not know
-    the set; if there is no "test" split, "validation" is used, with a message. CIFAR-10
-    and CIFAR-100 are read in other forms too, and found in other places (`cifar`).
-    Copies in these places that are damaged are passed over, with a message.
+    the set. If there is no "test" split, "validation" is used; splits that are not used
+    are named. CIFAR-10 and CIFAR-100 are read in other forms too, and found in other
+    places (`cifar`), unless the folder that is named is missing. Copies in these places
+    that are damaged are passed over, with a message.
 
     Args:
         name: `NAME`, `NAME/CONFIG`, `NAME:VERSION` or `NAME/CONFIG:VERSION`; without a
             version, the highest one is read.
-        directory: data folder; "" means the environment variable `TFDS_DATA_DIR`, or
-            else `~/tensorflow_datasets`.
+        directory: data folder, made by a download; "" means that of the environment
+            variable `TFDS_DATA_DIR`, which must exist, or else `~/tensorflow_datasets`.
         download: whether the network may be used.
         with_test: whether the files of the test split are opened.
         mirror: address of a folder with the set's archives, tried before the official
@@ -61,7 +66,8 @@ def load(
     Raises:
         MissingDatasetError: the set is neither on this machine nor available.
         InputError: the set has no `image` and `label`, its images are not uint8 or
-            differ in size, or it cannot be read.
+            differ in size, or it cannot be read; or it lies above or below the folder
+            that is named.
     """
     match = _NAME.fullmatch(name)
     if not match:
@@ -73,25 +79,40 @@ def load(
     published = SETS.get(base)
     if published and (config or version not in ("", cifar.VERSION)):
         published = None
-    given = directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    variable = os.environ.get("TFDS_DATA_DIR", "")
+    given = directory or variable or backend.home() / "tensorflow_datasets"
     root = Path(os.path.expanduser(given))
+    if variable and not directory and not os.path.isdir(root):
+        raise InputError(
+            f"got TFDS_DATA_DIR={variable} in the environment, which is not a folder;"
+            " need TFDS's data folder; make it, correct the variable or unset it"
+        )
 
     def find(place: Path) -> Copy | None:
-        prepared = find_prepared(place, base, config, version)
-        if prepared:
-            files = tuple(
-                sorted(path for path in prepared.rglob("*") if path.is_file())
-            )
-            return Copy(prepared, BY_TFDS, files, partial(_read, prepared))
-        return cifar.find(place, published) if published else None
+        try:
+            prepared = find_prepared(place, base, config, version)
+            if prepared:
+                files = tuple(
+                    sorted(path for path in prepared.rglob("*") if path.is_file())
+                )
+                return Copy(prepared, BY_TFDS, files, partial(_read, prepared))
+            return cifar.find(place, published) if published else None
+        except OSError as error:
+            raise _not_listed(place, error) from error
 
     def read(copy: Copy) -> Dataset:
         print(f"reading {name} from {copy.path} ({copy.form})", flush=True)
+        if copy.form == BY_TFDS:
+            _say_splits(name, copy.path)
         return cache.load(copy, with_test=with_test, keep=keep)
 
     copy = find(root)
+    if copy is None and (directory or variable):
+        _check_not_near(name, root, "data.dir" if directory else "TFDS_DATA_DIR", find)
     if copy is None and published:
-        for place in cifar.usual_places():
+        # In place of a folder that is named and missing, no other is taken.
+        missing = directory and not os.path.isdir(root)
+        for place in () if missing else cifar.usual_places():
             try:
                 if found := find(place):
                     return read(found)
@@ -112,6 +133,45 @@ def load(
             "features.json and dataset_info.json are needed; remove it and try again"
         )
     return read(copy)
+
+
+def _say_splits(name: str, prepared: Path) -> None:
+    """Prints which splits are not used, or not as they are called, from metadata."""
+    try:
+        listed = json.loads((prepared / "dataset_info.json").read_text())["splits"]
+        sizes = {
+            str(split["name"]): sum(int(n) for n in split.get("shardLengths", ()))
+            for split in listed
+        }
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return  # `_read` says what is wrong with them
+    test = _test_split(sizes)
+    if test == "validation":
+        print(f"{name} has no test split: its validation split is the test set")
+    for split, count in sizes.items():
+        if split not in ("train", test):
+            print(f"{name} has a split {split} of {count} pictures, which is not used")
+
+
+def _test_split(splits: Iterable[str]) -> str:
+    return next((split for split in ("test", "validation") if split in splits), "")
+
+
+def _check_not_near(
+    name: str, root: Path, named_by: str, find: Callable[[Path], Copy | None]
+) -> None:
+    """Raises InputError if the set lies in a folder above `root` or directly below."""
+    found = None
+    for place in (*Path(os.path.realpath(root)).parents[:3], *_folders(root)):
+        # What is damaged there, or may not be listed, is nothing to point at.
+        with contextlib.suppress(InputError):
+            if found is None and find(place):
+                found = place
+    if found:
+        raise InputError(
+            f"{name} is not in {root}, which {named_by} names, but in {found}; set"
+            f" {named_by} to that"
+        )
 
 
 def _read(prepared: Path, with_test: bool) -> Dataset:
@@ -142,7 +202,7 @@ def _read(prepared: Path, with_test: bool) -> Dataset:
             f"{prepared} has images of {np.dtype(image.np_dtype)}; uint8 is needed; "
             "choose another set"
         )
-    test = next((split for split in ("test", "validation") if split in sizes), "")
+    test = _test_split(sizes)
     if "train" not in sizes or not test:
         raise InputError(
             f"{prepared} has the splits {', '.join(sizes)}; train and test (or "
@@ -153,8 +213,6 @@ def _read(prepared: Path, with_test: bool) -> Dataset:
             f"{prepared} has {sizes['train']} training and {sizes[test]} {test} "
             "examples; at least one of each is needed; prepare it again"
         )
-    if test != "test":
-        print(f"{builder.name} has no test split: its {test} split is the test set")
     try:
         train, tested = (
             _read_split(builder, split, sizes[split], prepared) if opened else None
@@ -257,10 +315,14 @@ def _folders(folder: Path) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise InputError(
-            f"{folder} cannot be listed ({error.strerror}); it must be readable; "
-            "change its permissions"
-        ) from error
+        raise _not_listed(folder, error) from error
+
+
+def _not_listed(folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{folder} cannot be listed ({error.strerror}); it must be readable; "
+        "change its permissions"
+    )
 
 
 def _versions(folder: Path, wanted: str) -> list[Path]:

@@ -331,6 +331,7 @@ def test_the_usual_places_are_searched_and_named(tmp_path, monkeypatch, capsys):
     snapshots = "hub/datasets--uoft-cs--cifar10/snapshots/abc"
     hugging_face = home / ".cache/huggingface" / snapshots
     write_parquet(hugging_face / "plain_text", "cifar10", official)
+    (tmp_path / "none").mkdir()
     wanted = load(tmp_path / "none").fingerprint
     assert f"from {hugging_face}/plain_text (Parquet)" in capsys.readouterr().out
     keras = home / ".keras" / "datasets" / "cifar-10-batches-py"
@@ -347,6 +348,19 @@ def test_the_usual_places_are_searched_and_named(tmp_path, monkeypatch, capsys):
     with pytest.raises(InputError, match="not prepared"):
         load(tmp_path / "none", "cifar10:2.0.0")
     assert load(tmp_path / "none", "cifar10:3.0.2").fingerprint == wanted
+    # What was named and is missing is not replaced by what lies in another place.
+    with pytest.raises(MissingDatasetError, match=r"not prepared in .*/typo"):
+        load(tmp_path / "typo")
+
+
+def test_a_folder_beside_the_named_one_is_pointed_at(name, tmp_path):
+    write(tmp_path / "data" / SETS[name].pickled.folder, batches(name))
+    deep = tmp_path / "data" / SETS[name].pickled.folder
+    assert len(load(deep, name).test.labels) == TEST
+    (tmp_path / "data" / "empty").mkdir()
+    for root in (tmp_path, tmp_path / "data" / "empty"):
+        words = f"{name} is not in {root}, which data.dir names, but in {tmp_path}/data"
+        assert_refused(root, f"{words}; set data.dir to that", name=name)
 
 
 def test_all_copies_use_the_cache(tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnjax.data.dataset import MissingDatasetError
-from cnnjax.data.sources import download, fetching
+from cnnjax.data.sources import fetching, hosts
 from cnnjax.errors import InputError, RunError
 
 CONTENT = np.random.default_rng(0).bytes(10_000)
@@ -698,7 +698,7 @@ def test_terminal_shows_a_bar(server, target, monkeypatch, capfd):
 def test_official_host_is_announced_with_its_usual_rate(
     server, target, monkeypatch, capfd
 ):
-    monkeypatch.setitem(download.HOST_RATES, "127.0.0.1", (1.0, 2.0))
+    monkeypatch.setitem(hosts.HOST_RATES, "127.0.0.1", (1.0, 2.0))
     part_of(target, CONTENT[:4000])
     fetch(target, server.url)
     said = "0 MB from 127.0.0.1, about 50 to 100 minutes at 0 to 0 kB/s\n"

@@ -68,6 +68,17 @@ def test_reads_keras_cifar_layout_compressed_and_in_fortran_order(tmp_path):
         ({"y_train": np.arange(6) - 1}, r"\[-1, 4\], out of range"),
         ({"y_train": np.arange(6) * 10**12}, "out of range for 65536 classes"),
         ({"y_test": np.array([1, "b"], object)}, "y_test is a pickled array"),
+        ({"x_train": GREY["x_train"] / 255}, r"\[0, 1\], store \(255 \* images"),
+        ({"x_train": GREY["x_train"] + 0.5}, r"lie in \[.*; scale them to \[0, 255\]"),
+        ({"y_train": np.eye(6, dtype=int)}, r"store labels\.argmax"),
+        ({"y_train": GREY["y_train"] > 1}, "labels are bool .*number the classes 0"),
+        ({"x_val": GREY["x_test"]}, "has no array y_val"),
+        ({"x_extra": GREY["x_test"]}, "x_extra or y_extra, of a split .*not known"),
+        ({"x_val": GREY["x_test"], "y_dev": [0, 1]}, "has x_dev or y_dev, of a split"),
+        (
+            {"y_train": GREY["y_test"].repeat(3) * 1000},
+            r"2 kinds from 1000 to 2000, so that 1999 of 2001 .*data\.num_classes=2001",
+        ),
     ],
 )
 def test_refuses_other_arrays(tmp_path, changed, message):
@@ -75,6 +86,40 @@ def test_refuses_other_arrays(tmp_path, changed, message):
     with pytest.raises(InputError, match=message) as caught:
         npz.load(file)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["val", "valid", "validation", "dev"])
+def test_a_validation_split_is_used_or_is_the_test_set(tmp_path, capsys, part):
+    own = {f"x_{part}": GREY["x_test"][:1], f"y_{part}": GREY["y_test"][:1]}
+    dataset = npz.load(save(tmp_path / "a.npz", names=np.array(["a"]), **own))
+    np.testing.assert_array_equal(dataset.validation.images[..., 0], GREY["x_test"][:1])
+    assert len(dataset.test.labels) == 2
+    said = f"validation from x_{part} (1 pictures), test from x_test (2 pictures)"
+    assert f"{said}, not used: names\n" in capsys.readouterr().out
+    without = {k: v for k, v in (GREY | own).items() if "test" not in k}
+    np.savez(tmp_path / "b.npz", **without)
+    dataset = npz.load(tmp_path / "b.npz")
+    assert dataset.validation is None and len(dataset.test.labels) == 1
+    assert f"x_{part} is the test set" in capsys.readouterr().out
+    assert not len(npz.load(tmp_path / "b.npz", with_test=False).test.labels)
+
+
+def test_classes_without_a_picture_are_few_or_asked_for(tmp_path):
+    from_one = {"y_train": GREY["y_train"] + 1, "y_test": GREY["y_test"] + 1}
+    file = save(tmp_path / "a.npz", **from_one)
+    assert npz.load(file).class_names == ("0", "1", "2", "3")
+    assert npz.load(file, num_classes=5).class_names == ("0", "1", "2", "3", "4")
+    with pytest.raises(InputError, match="out of range for 3 classes"):
+        npz.load(file, num_classes=3)
+    sparse = save(tmp_path / "b.npz", y_train=GREY["y_test"].repeat(3) * 1000)
+    assert len(npz.load(sparse, num_classes=2001).class_names) == 2001
+
+
+def test_a_single_array_is_told_from_an_archive(tmp_path):
+    np.save(tmp_path / "a.npy", GREY["x_train"])
+    (tmp_path / "a.npy").rename(tmp_path / "a.npz")
+    with pytest.raises(InputError, match=r"a single array, a \.npy file"):
+        npz.load(tmp_path / "a.npz")
 
 
 def test_refuses_a_file_without_all_arrays(tmp_path):

@@ -70,6 +70,15 @@ def test_finds_the_set_through_the_environment(written, monkeypatch):
     assert load("").name == "mine"
 
 
+def test_a_folder_above_or_below_is_pointed_at(copy, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "mine").rename(tmp_path / "in" / "mine")
+    for root in ("", "in/mine", "in/mine/1.0.0", "in/mine/typo"):
+        words = f"which data.dir names, but in {tmp_path}/in; set data.dir to that"
+        with pytest.raises(InputError, match=words):
+            load(tmp_path / root)
+
+
 def test_reading_is_quiet_and_keeps_off_the_accelerators(written):
     program = (
         "import sys; from cnnjax.data.sources import tfds; "
@@ -87,6 +96,12 @@ def test_validation_split_stands_in_for_test_and_is_named(write_tfds, tmp_path, 
     capfd.readouterr()
     np.testing.assert_array_equal(load(tmp_path).test.images, pictures(2))
     assert "mine has no test split: its validation split" in capfd.readouterr().out
+    write_tfds(tmp_path, "all", train=split(4), validation=split(2), test=split(3))
+    capfd.readouterr()
+    dataset = load(tmp_path, "all")
+    assert dataset.validation is None and len(dataset.test.labels) == 3
+    said = "all has a split validation of 2 pictures, which is not used\n"
+    assert said in capfd.readouterr().out
 
 
 def test_images_of_an_open_size_are_read_where_they_are_all_of_one(
