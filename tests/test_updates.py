@@ -107,7 +107,7 @@ def trained(name: str, recipe: Recipe, pieces, num_devices=1, mode="jit", num_se
     ("name", "num_devices", "mode"),
     [
         pytest.param("CifarCNN", 1, "jit", marks=pytest.mark.slow),
-        ("CifarCNN", 2, "pmap"),
+        pytest.param("CifarCNN", 2, "pmap", marks=pytest.mark.slow),
         ("MLP", 2, "jit"),
     ],
 )

@@ -152,10 +152,8 @@ def test_the_files_of_a_run_are_what_the_contract_says(embedded_run):
     assert saved_steps(workdir) == [4]
 
 
-@pytest.mark.timeout(900)  # five processes, on a machine that may be busy
-def test_stopped_by_every_signal_and_resumed_it_ends_with_the_same_bytes(
-    start, tmp_path
-):
+@pytest.mark.timeout(900)  # four processes, on a machine that may be busy
+def test_stopped_killed_and_resumed_it_ends_with_the_same_bytes(start, tmp_path):
     flags = (
         "--config=configs/base.py",
         *SMALL,
@@ -177,9 +175,6 @@ def test_stopped_by_every_signal_and_resumed_it_ends_with_the_same_bytes(
     assert run_until(20, signal.SIGTERM) == (143, ["error: stopped by SIGTERM"])
     first = saved_steps(stopped)[-1]
     assert 20 < first < 240
-    assert run_until(80, signal.SIGINT) == (130, ["error: stopped by SIGINT"])
-    second = saved_steps(stopped)[-1]
-    assert 80 < second < 240 and second % 60
     code, _ = run_until(150, signal.SIGKILL)
     assert code == -signal.SIGKILL and not (stopped / "final_metrics.json").exists()
     last = start("cifar10.py", *flags, f"--workdir={stopped}", cwd=tmp_path)

@@ -134,6 +134,7 @@ def test_an_old_run_goes_on(start, old_run):
         assert meta["digest"] == EXPECTED["digest"]
 
 
+@pytest.mark.slow
 def test_an_old_run_is_evaluated_and_predicts(call, old_run, tmp_path):
     evaluated = call("evaluate.py", f"--workdir={old_run}")
     assert (evaluated.returncode, evaluated.stderr) == (0, "")

@@ -61,8 +61,9 @@ class Handler(BaseHTTPRequestHandler):
         span = {"Content_Range": f"bytes {first}-{size - 1}/{size}"} if asked else {}
         self.start(206 if asked else 200, Content_Length=size - first, **span)
         body = content[first:][:cut]
-        self.wfile.write(body)
+        # Before the client has it, so that no later test counts it.
         self.server.sent += len(body)
+        self.wfile.write(body)
 
     def whole(self, content: bytes, length: int | None = None) -> None:
         """Answers without regard to ranges, and with a length that may be wrong."""
