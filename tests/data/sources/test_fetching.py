@@ -581,9 +581,11 @@ def test_full_disk_is_an_error_of_the_run(server, target):
 
 
 PROGRAM = """
-import hashlib, sys
+import hashlib, signal, sys
 from pathlib import Path
 from cnnjax.data.sources import fetching
+# A shell has its background jobs ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from cnnjax.errors import InputError
 
 url, target, digest = sys.argv[1:]
