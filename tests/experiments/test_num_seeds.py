@@ -219,6 +219,7 @@ def test_predictions_are_of_one_seed_or_of_the_mean_of_all(call, straight, tmp_p
     assert (card["networks"], card["accuracy"]) == (NUM_SEEDS, {})
 
 
+@pytest.mark.slow
 def test_every_seed_is_evaluated_over_many_views(train, make_npz):
     grey = make_npz((32, 32, 1))
     flags = (

@@ -148,6 +148,7 @@ def test_two_are_killed_and_one_goes_on(start_two, call, alone, tmp_path):
     assert tested["test/count"] == 296  # of digits, on devices that do not divide it
 
 
+@pytest.mark.slow
 def test_two_go_on_from_one_and_stop_together(start_two, call, alone, tmp_path):
     workdir = tmp_path / "run"
     finish(call, workdir, 20)

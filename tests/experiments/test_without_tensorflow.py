@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import runpy, sys
 for name in ("tensorflow", "tensorflow_datasets"):
@@ -12,6 +14,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+@pytest.mark.slow  # the README's program runs without it in every suite
 def test_a_run_from_npz_is_trained_resumed_and_evaluated(
     environment, scripts, make_npz, tmp_path
 ) -> None:
