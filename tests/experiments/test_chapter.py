@@ -1,4 +1,4 @@
-"""The chapter's figures, trained for: `pytest -m slow`, about ten minutes on two cores.
+"""The chapter's figures, trained for: `pytest -m slow`, half an hour on two cores.
 
 The bands are about three standard deviations of the seeds of
 `experiments/results/runs.json`, or those of the issue that asked for the run.
@@ -65,3 +65,14 @@ def test_the_chapter_s_cifar_run(train) -> None:
 def test_the_mlp_s_two_percent(train) -> None:
     final, _ = train("mnist.py", "--config=configs/mlp.py", *on_real("mnist"))
     assert 0.975 < final["test/accuracy"] < 0.985
+
+
+@pytest.mark.parametrize(
+    ("recipe", "least"),
+    [("mlp", 0.9), ("lenet5", 0.95), ("mnist", 0.95), ("mnist_augmented", 0.95)],
+)
+def test_every_recipe_learns_the_embedded_digits(train, recipe, least) -> None:
+    flags = (f"--config=configs/{recipe}.py", "--config.data.source=embedded")
+    final, _ = train("mnist.py", *flags, "--config.train.log_every=1000")
+    assert (final["dataset"], final["test/count"]) == ("digits", 296)
+    assert final["test/accuracy"] > least

@@ -49,7 +49,12 @@ RUNS = {
         "--config.data.val_examples=500",
         "--config.train.eval_every=8",
     ),
-    "mlp": (*MNIST, "--config=configs/mlp.py", "--config.train.steps=40"),
+    "mlp": (
+        *MNIST,
+        "--config=configs/mlp.py",
+        "--config.train.steps=40",
+        "--config.optim.warmup_steps=0",
+    ),
     "lenet5": (*MNIST, "--config=configs/lenet5.py", "--config.train.steps=20"),
     "two_seeds": (
         *CIFAR,
