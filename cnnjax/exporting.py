@@ -1,19 +1,23 @@
-"""Exports a network to one file of StableHLO, which JAX runs without this package."""
+"""Exports a network to one file: a program in StableHLO, or its weights alone.
 
-import hashlib
-import json
-from collections.abc import Mapping
+JAX runs the program without this package. The weights are in safetensors, which other
+frameworks read too.
+"""
+
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from flax import traverse_util
 from jax import export
 
 from cnnjax.errors import InputError
 from cnnjax.metrics import SPREAD_SUFFIXES, of_seed
 from cnnjax.network import Function, Network
-from cnnjax.workdir import files
+from cnnjax.workdir import exports, files
 
 PLATFORMS = ("cpu", "cuda")
 BATCH = "batch"
@@ -29,6 +33,19 @@ def to_stablehlo(
     shape = export.symbolic_shape(", ".join([BATCH, *map(str, image_shape)]))
     images = jax.ShapeDtypeStruct(shape, jnp.uint8)
     return export.export(jax.jit(probabilities), platforms=PLATFORMS)(images)
+
+
+def to_safetensors(network: Network) -> bytes:
+    """Returns the network's variables as the content of a safetensors file.
+
+    An array's name is its path, such as "params.conv1.kernel", and its layout is
+    Flax's: kernels of convolutions are [height, width, in, out], those of dense layers
+    [in, out], where what comes from a convolution is flattened as [height, width,
+    channels]. With several seeds every array leads with [num_seeds].
+    """
+    flat = traverse_util.flatten_dict(jax.device_get(network.variables), sep=".")
+    arrays = {name: np.ascontiguousarray(value) for name, value in flat.items()}
+    return safetensors.numpy.save(arrays, metadata={"format": "flax"})
 
 
 def card(network: Network, workdir: Path) -> dict[str, Any]:
@@ -75,27 +92,10 @@ def card(network: Network, workdir: Path) -> dict[str, Any]:
         "networks": network.num_seeds,
         "seed_index": network.seed_index,
         "step": network.step,
-        "platforms": list(PLATFORMS),
-        "versions": {"jax": jax.__version__, "training": stored.get("versions")},
+        "versions": {"jax": jax.__version__},
+        "config": files.read_json(workdir / files.CONFIG),
+        "manifest": {k: v for k, v in stored.items() if k != "data"},
     }
-
-
-def card_path(path: Path) -> Path:
-    """Returns the path of an export's card: that of the export with `.json` added."""
-    return path.with_name(f"{path.name}.json")
-
-
-def write(path: Path, exported: export.Exported, card: Mapping[str, Any]) -> None:
-    """Writes an export to `path` and its card beside it, each atomically.
-
-    The folder must exist. The export's SHA-256 is added to the card.
-    """
-    content = bytes(exported.serialize())
-    digest = hashlib.sha256(content).hexdigest()
-    unfinished = path.with_name(path.name + files.UNFINISHED)
-    unfinished.write_bytes(content)
-    unfinished.replace(path)
-    files.write_json(card_path(path), {**card, "sha256": digest})
 
 
 def load(path: Path) -> tuple[export.Exported, dict[str, Any]]:
@@ -109,26 +109,13 @@ def load(path: Path) -> tuple[export.Exported, dict[str, Any]]:
         InputError: one of the files is missing or was not written by `write`, or the
             export has another input or output.
     """
-    try:
-        content = path.read_bytes()
-        card = json.loads(card_path(path).read_bytes())
-        needed = (list(card["classes"]), card["sha256"], card["dataset"]["name"])
-    except OSError as error:
-        raise InputError(
-            f"{error.filename} cannot be read ({error.strerror}); need an export and"
-            " its card beside it, as experiments/export.py writes them"
-        ) from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _not_one(card_path(path), "it is no card of an export") from error
-    classes, digest, _ = needed
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise _not_one(path, "its SHA-256 is not that of its card")
+    content, card = exports.read(path)
     try:
         exported = export.deserialize(bytearray(content))
     # Parsing the binary format raises assertions and errors of several packages.
     except Exception as error:
-        raise _not_one(path, type(error).__name__) from error
-    _check_takes_pictures(path, exported, len(classes))
+        raise exports.not_one(path, type(error).__name__) from error
+    _check_takes_pictures(path, exported, len(card["classes"]))
     return exported, card
 
 
@@ -150,10 +137,3 @@ def _check_takes_pictures(
             f"{path} maps {signature}, need uint8 [batch, side, side, 1 or 3] ->"
             f" float32 [batch, {num_classes}]; export the run again"
         )
-
-
-def _not_one(path: Path, reason: str) -> InputError:
-    return InputError(
-        f"{path} cannot be read as an export ({reason}); need the file and its card as"
-        " experiments/export.py wrote them; export the run again"
-    )

@@ -1,7 +1,11 @@
-"""A trained network for predictions, loaded from a run without its data set."""
+"""A trained network for predictions, loaded without its data set.
+
+It is that of a run, of a file of exported weights, or one of those that come trained.
+"""
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +13,22 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors.numpy
+from flax import traverse_util
 
 from cnnjax import config as configs
-from cnnjax import losses
+from cnnjax import loading, losses
 from cnnjax.data import augment
 from cnnjax.errors import InputError
-from cnnjax.models.forward import Variables, forward
-from cnnjax.run import abstract_state, of_one_seed, recipe_of, restore
+from cnnjax.models.forward import Variables, forward, init_variables
 from cnnjax.runtime import environment
-from cnnjax.workdir import files
+from cnnjax.workdir import exports, files
 
 Function = Callable[[jax.Array], jax.Array]
+
+# Networks that come trained, as exported weights; a checkout has them.
+PRETRAINED = Path(__file__).parents[1] / "experiments" / "pretrained"
+WEIGHTS = ".safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,27 +115,51 @@ class Network:
         return in_batches(self.probabilities, images, batch_size)
 
 
-def load_network(workdir: str | Path, seed_index: int = -1) -> Network:
-    """Returns the network of a run's newest checkpoint, without changing the run.
+def load_network(source: str | Path, seed_index: int = -1) -> Network:
+    """Returns a trained network, without changing what it is loaded from.
 
-    It has the moving average of the weights if the run keeps one, and does not need the
-    data set. Of a run of several seeds, `seed_index` picks one network, from 0; -1
-    takes all of them.
+    `source` is the folder of a run, a `.safetensors` file that `export.py` wrote, or
+    the name of a network that comes trained ("cifar10", "mnist"). Of a run it is the
+    newest checkpoint, with the moving average of the weights if the run keeps one. Of
+    several seeds, `seed_index` picks one network, from 0; -1 takes all of them.
 
     Raises:
-        InputError: `workdir` is not of a run, has no checkpoint or fewer seeds, or its
-            images are not square and grey or RGB.
+        InputError: there is no such run, file or name, it has no checkpoint or fewer
+            seeds, or its images are not square and grey or RGB.
         RunError: no checkpoint is intact.
     """
-    workdir = Path(workdir)
-    config = configs.from_stored(files.read_json(workdir / files.CONFIG))
-    data = files.trained_on(workdir)
-    image_shape = _image_shape(workdir, data.get("image_shape"))
-    recipe = recipe_of(config, len(data["classes"]))
     if seed_index < -1:
         raise InputError(
             f"got seed_index={seed_index}, need one from 0 on, or -1 for all"
         )
+    path = Path(source)
+    if not (path / files.CONFIG).exists() and pretrained_path(str(source)).exists():
+        path = pretrained_path(str(source))
+    if not path.exists():
+        names = sorted(found.stem for found in PRETRAINED.glob(f"*{WEIGHTS}"))
+        raise InputError(
+            f"got {source}, need the folder of a run, a {WEIGHTS} file that export.py"
+            f" wrote, or one of {', '.join(names) or 'the names that a checkout has'}"
+        )
+    return (_of_file if path.suffix == WEIGHTS else _of_run)(path, seed_index)
+
+
+def pretrained_path(name: str) -> Path:
+    """Returns the path of the weights of the network of that name that comes trained.
+
+    They need not exist.
+    """
+    return PRETRAINED / f"{name}{WEIGHTS}"
+
+
+def _of_run(workdir: Path, seed_index: int) -> Network:
+    # Training and checkpoints are a third of the time that importing this file takes.
+    from cnnjax.run import abstract_state, of_one_seed, recipe_of, restore
+
+    config = configs.from_stored(files.read_json(workdir / files.CONFIG))
+    data = files.trained_on(workdir)
+    image_shape = _image_shape(workdir / files.MANIFEST, data.get("image_shape"))
+    recipe = recipe_of(config, len(data["classes"]))
     num_seeds = config.num_seeds
     with environment.pinned():  # the states of runs have 32 bits
         state = restore(workdir, abstract_state(recipe, image_shape, num_seeds))
@@ -146,21 +179,81 @@ def load_network(workdir: str | Path, seed_index: int = -1) -> Network:
     )
 
 
-def _image_shape(workdir: Path, stored: Any) -> tuple[int, int, int]:
+def _of_file(path: Path, seed_index: int) -> Network:
+    content, card = exports.read(path)
+    try:
+        flat = safetensors.numpy.load(content)
+        config = configs.from_stored(card["config"])
+        image_shape = _image_shape(exports.card_path(path), card["input"]["shape"][1:])
+        num_seeds, step, weights = card["networks"], card["step"], card["weights"]
+    except (safetensors.SafetensorError, KeyError, TypeError) as error:
+        raise exports.not_one(path, f"{type(error).__name__}: {error}") from error
+    model = loading.make_model(config, len(card["classes"]))
+    data = config.data
+    preprocessing = augment.Preprocessing(data.crop, data.distortions, data.normalise)
+    _check_fits(path, flat, model, preprocessing.output_shape(image_shape), num_seeds)
+    if seed_index >= num_seeds:
+        raise InputError(
+            f"got seed_index={seed_index}, need 0 to {num_seeds - 1}: {path} has"
+            f" {num_seeds} networks; name one of them"
+        )
+    if seed_index >= 0 and num_seeds > 1:
+        flat, num_seeds = {name: value[seed_index] for name, value in flat.items()}, 1
+    return Network(
+        model=model,
+        variables=traverse_util.unflatten_dict(flat, sep="."),
+        weights=weights,
+        num_seeds=num_seeds,
+        seed_index=seed_index if card["networks"] > 1 else card["seed_index"],
+        step=step,
+        preprocessing=preprocessing,
+        image_shape=image_shape,
+        class_names=tuple(card["classes"]),
+        dataset=card["dataset"]["name"],
+    )
+
+
+def _check_fits(
+    path: Path,
+    flat: dict[str, np.ndarray],
+    model: nn.Module,
+    input_shape: tuple[int, int, int],
+    num_seeds: int,
+) -> None:
+    """Raises InputError if a file's arrays are not those of the network."""
+    make = partial(init_variables, model, image_shape=input_shape)
+    lead = () if num_seeds == 1 else (num_seeds,)
+    needed = {
+        name: (*lead, *leaf.shape)
+        for name, leaf in traverse_util.flatten_dict(
+            jax.eval_shape(make, jax.random.key(0)), sep="."
+        ).items()
+    }
+    found = {name: value.shape for name, value in flat.items()}
+    for name in sorted(needed.keys() | found.keys()):
+        if needed.get(name) != found.get(name):
+            raise exports.not_one(
+                path,
+                f"{name} is {found.get(name, 'missing')}, and {type(model).__name__}"
+                f" needs {needed.get(name, 'no such array')}",
+            )
+
+
+def _image_shape(path: Path, stored: Any) -> tuple[int, int, int]:
     if (
         not isinstance(stored, list)
         or len(stored) != 3
         or not all(isinstance(size, int) and size > 0 for size in stored)
     ):
         raise InputError(
-            f"{workdir / files.MANIFEST} has image_shape={stored!r} of its data, need"
-            " [height, width, channels]; train the run with this version"
+            f"{path} has image_shape={stored!r} of its data, need [height, width,"
+            " channels]; train the run with this version"
         )
     height, width, channels = stored
     if height != width or channels not in (1, 3):
         raise InputError(
-            f"{workdir} was trained on pictures of {height}x{width}x{channels}, need"
-            " square ones, grey or RGB, for pictures from files; name another run"
+            f"{path.parent} was trained on pictures of {height}x{width}x{channels},"
+            " need square ones, grey or RGB, for pictures from files; name another run"
         )
     return height, width, channels
 

@@ -1,10 +1,12 @@
-"""Exports a run's network to one file of StableHLO, for CPU and CUDA.
+"""Exports a run's network to one file, as a program or as its weights.
 
 python experiments/export.py --workdir=runs/base --to=cifar.stablehlo
+python experiments/export.py --workdir=runs/base --to=cifar.safetensors
 
 --workdir=DIR     folder of a run: its newest checkpoint, averaged weights if it has any
 --to=FILE         the file to write; its card, which describes input and output, is
-                  FILE.json
+                  FILE.json. With the suffix .safetensors it holds the weights, with
+                  any other a program in StableHLO for CPU and CUDA
 --seed_index=K    the K-th network of a run of several seeds, from 0 [all, averaged]
 """
 
@@ -36,14 +38,19 @@ def run(arguments: list[str], *, workdir: str, to: str, seed_index: int) -> None
     backend.start()
     # Imported here, so that --help does not wait for JAX.
     from cnnjax import exporting
-    from cnnjax.network import load_network
+    from cnnjax.network import WEIGHTS, load_network
+    from cnnjax.workdir import exports
 
     network = load_network(workdir, seed_index)
-    exported = exporting.to_stablehlo(network.probabilities, network.image_shape)
+    if path.suffix == WEIGHTS:
+        content = exporting.to_safetensors(network)
+    else:
+        program = exporting.to_stablehlo(network.probabilities, network.image_shape)
+        content = bytes(program.serialize())
     card = exporting.card(network, Path(workdir))
     with files.writing(path, "to"):
-        exporting.write(path, exported, card)
-    print(f"{path} and {exporting.card_path(path)} are written")
+        exports.write(path, content, card)
+    print(f"{path} and {exports.card_path(path)} are written")
 
 
 if __name__ == "__main__":

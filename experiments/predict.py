@@ -1,10 +1,14 @@
 """Classifies pictures: each IMAGE file, and all pictures in each folder.
 
+python experiments/predict.py cat.jpg photos/
 python experiments/predict.py --workdir=runs/base cat.jpg photos/
+python experiments/predict.py --pretrained=mnist --invert digit.png
 
 --workdir=DIR     folder of a run: its newest checkpoint, averaged weights if it has any
---seed_index=K    the K-th network of a run of several seeds, from 0 [all, averaged]
 --export=FILE     a file written by export.py, in place of --workdir
+--pretrained=NAME one of the networks that come trained, cifar10 or mnist, in place of
+                  both [cifar10]
+--seed_index=K    the K-th network of a run of several seeds, from 0 [all, averaged]
 --top_k=K         number of classes shown for each picture [3]
 --json            prints one JSON object in place of the table
 --saliency=DIR    folder for a map of each picture that shows which pixels matter for
@@ -22,6 +26,7 @@ from cnnjax.errors import InputError
 from cnnjax.runtime import backend
 
 BATCH_SIZE = 100
+PRETRAINED = "cifar10"  # where nothing else is named
 
 
 def run(
@@ -30,6 +35,7 @@ def run(
     workdir: str,
     seed_index: int,
     export: str,
+    pretrained: str,
     top_k: int,
     json: bool,
     saliency: str,
@@ -40,11 +46,10 @@ def run(
     Raises:
         InputError: a flag is bad; or a picture is, after the others were printed.
     """
-    if bool(workdir) == bool(export) or (export and (saliency or seed_index != -1)):
+    if sum(map(bool, (workdir, export, pretrained))) > 1:
         raise InputError(
-            f"got --workdir={workdir!r}, --export={export!r}, --saliency={saliency!r},"
-            f" --seed_index={seed_index}; need the folder of a run or an export, and"
-            " for the last two a run"
+            f"got --workdir={workdir!r}, --export={export!r} and"
+            f" --pretrained={pretrained!r}, need at most one of them; leave out others"
         )
     if not arguments or top_k < 1:
         raise InputError(
@@ -55,21 +60,32 @@ def run(
     # Imported here, so that --help does not wait for JAX.
     from cnnjax import exporting
     from cnnjax.data.sources import pictures
-    from cnnjax.network import in_batches, load_network
+    from cnnjax.network import WEIGHTS, in_batches, load_network, pretrained_path
     from cnnjax.reporting import tables
 
     about: dict[str, Any]
-    if export:
+    if export and not export.endswith(WEIGHTS):
+        if saliency or seed_index != -1:
+            raise InputError(
+                f"got --saliency={saliency!r} and --seed_index={seed_index} with a"
+                " program, need a run or exported weights for them; leave them out"
+            )
         exported, card = exporting.load(Path(export))
         probabilities, saliencies = exported.call, None
         shape, names = exported.in_avals[0].shape[1:], card["classes"]
         about = {"export": export, "dataset": card["dataset"]["name"]}
     else:
-        loaded = load_network(workdir, seed_index)
+        if not (workdir or export or pretrained):
+            pretrained = PRETRAINED
+            if not json:
+                print(f"no run is named, so the network trained on {pretrained} says:")
+        source = workdir or export or pretrained_path(pretrained)
+        loaded = load_network(source, seed_index)
         probabilities, saliencies = loaded.probabilities, loaded.saliency
         shape, names = loaded.image_shape, loaded.class_names
+        named = {"workdir": workdir, "export": export, "pretrained": pretrained}
         about = {
-            "workdir": workdir,
+            **{flag: value for flag, value in named.items() if value},
             "dataset": loaded.dataset,
             "step": loaded.step,
             "weights": loaded.weights,
@@ -114,6 +130,7 @@ if __name__ == "__main__":
             "workdir": "",
             "seed_index": -1,
             "export": "",
+            "pretrained": "",
             "top_k": 3,
             "json": False,
             "saliency": "",

@@ -11,13 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from cnnjax import exporting
+from cnnjax.data import augment
 from cnnjax.data.augment import Preprocessing
 from cnnjax.errors import InputError
 from cnnjax.models import MODELS
 from cnnjax.models.forward import init_variables
 from cnnjax.network import Network
+from cnnjax.workdir import exports
 
 CROPPED = Preprocessing(24, ("crop", "flip"), "per_image")
 PLAIN = Preprocessing(0, (), "unit")
@@ -116,7 +119,7 @@ def written(tmp_path_factory):
     network = network_of("CifarCNN")
     exported = exporting.to_stablehlo(network.probabilities, network.image_shape)
     assert_plain(exported)
-    exporting.write(folder / "network", exported, CARD)
+    exports.write(folder / "network", bytes(exported.serialize()), CARD)
     shape = (128, *network.image_shape)
     images = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
     np.save(folder / "images.npy", images)
@@ -181,6 +184,50 @@ def test_another_number_of_channels_is_refused(tmp_path):
         return jnp.zeros((images.shape[0], 10))
 
     exported = exporting.to_stablehlo(probabilities, (32, 32, 4))
-    exporting.write(tmp_path / "four", exported, CARD)
+    exports.write(tmp_path / "four", bytes(exported.serialize()), CARD)
     with pytest.raises(InputError, match=r"four maps uint8\[batch,32,32,4\] .* 1 or 3"):
         exporting.load(tmp_path / "four")
+
+
+def torch_network(torch):
+    """CifarCNN as a reader of the export's description writes it in PyTorch."""
+
+    class Cifar(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv1 = torch.nn.Conv2d(3, 64, 5, padding=2)
+            self.conv2 = torch.nn.Conv2d(64, 64, 5, padding=2)
+            self.local3 = torch.nn.Linear(6 * 6 * 64, 384)
+            self.local4 = torch.nn.Linear(384, 192)
+            self.logits = torch.nn.Linear(192, 10)
+            self.norm = torch.nn.LocalResponseNorm(9, alpha=0.001, beta=0.75, k=1.0)
+            self.pool = torch.nn.MaxPool2d(3, 2, ceil_mode=True)
+
+        def forward(self, x):
+            x = self.norm(self.pool(torch.relu(self.conv1(x))))
+            x = self.pool(self.norm(torch.relu(self.conv2(x))))
+            x = torch.relu(self.local3(x.permute(0, 2, 3, 1).flatten(1)))
+            return self.logits(torch.relu(self.local4(x)))
+
+    return Cifar()
+
+
+@pytest.mark.slow
+def test_pytorch_computes_the_same_from_the_weights():
+    torch = pytest.importorskip("torch")
+    network = network_of("CifarCNN")
+    flat = safetensors.numpy.load(exporting.to_safetensors(network))
+    weights = {}
+    for name, value in flat.items():
+        _, layer, leaf = name.split(".")
+        axes = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[value.ndim]
+        kind = {"kernel": "weight", "bias": "bias"}[leaf]
+        weights[f"{layer}.{kind}"] = torch.tensor(value.transpose(axes).copy())
+    other = torch_network(torch)
+    other.load_state_dict(weights)
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    view = np.asarray(augment.standard_view(jnp.asarray(images), CROPPED))
+    with torch.no_grad():
+        found = other(torch.tensor(view.transpose(0, 3, 1, 2).copy())).numpy()
+    expected = network.logits(jnp.asarray(images))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)

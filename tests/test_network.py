@@ -1,6 +1,7 @@
 """What a trained network says of pictures, and of which of their pixels it says it."""
 
 import dataclasses
+import json
 
 import flax.linen as nn
 import jax
@@ -8,9 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax import network
+from cnnjax import exporting, network
+from cnnjax.config import default_config
 from cnnjax.data.augment import Preprocessing
-from cnnjax.network import Network
+from cnnjax.errors import InputError
+from cnnjax.loading import make_model
+from cnnjax.models.forward import init_variables
+from cnnjax.network import Network, load_network
+from cnnjax.workdir import exports, files
 
 SHAPE = (8, 10, 3)
 
@@ -102,3 +108,82 @@ def test_batches_change_nothing() -> None:
     for size in (1, 3, 7, 8):
         found = network.in_batches(lambda x: x * jnp.uint8(2), images, size)
         np.testing.assert_array_equal(found, images * np.uint8(2))
+
+
+CLASSES = tuple("abcdefghij")
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Returns (num_seeds, **changes of the card) -> a network; its file of weights."""
+
+    def write(num_seeds: int, **changes) -> tuple[Network, str]:
+        config = default_config("LeNet5")
+        config.data.normalise = "unit"
+        model = make_model(config, len(CLASSES))
+        keys = jax.random.split(jax.random.key(0), num_seeds)
+        states = [init_variables(model, key, (28, 28, 1)) for key in keys]
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+        made = Network(
+            model=model,
+            variables=stacked if num_seeds > 1 else states[0],
+            num_seeds=num_seeds,
+            seed_index=-1,
+            weights="params",
+            step=7,
+            preprocessing=Preprocessing(0, (), "unit"),
+            image_shape=(28, 28, 1),
+            class_names=CLASSES,
+            dataset="noise",
+        )
+        files.write_json(tmp_path / files.CONFIG, config.to_dict())
+        data = {"name": "noise", "classes": CLASSES, "image_shape": [28, 28, 1]}
+        files.write_json(tmp_path / files.MANIFEST, {"data": data})
+        card = exporting.card(made, tmp_path) | changes
+        path = tmp_path / "exported.safetensors"
+        exports.write(path, exporting.to_safetensors(made), card)
+        return made, str(path)
+
+    return write
+
+
+@pytest.mark.parametrize(("num_seeds", "seed_index"), [(1, -1), (2, -1), (2, 1)])
+def test_exported_weights_are_the_network(write, num_seeds, seed_index) -> None:
+    made, path = write(num_seeds)
+    loaded = load_network(path, seed_index)
+    expected = made.variables
+    if seed_index >= 0:
+        expected = jax.tree.map(lambda leaf: leaf[seed_index], expected)
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables, dict(expected))
+    kept = dataclasses.replace(loaded, variables=made.variables)
+    left = 1 if seed_index >= 0 else num_seeds
+    assert kept == dataclasses.replace(made, num_seeds=left, seed_index=seed_index)
+    images = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 1), np.uint8)
+    one = dataclasses.replace(made, variables=expected, num_seeds=left)
+    np.testing.assert_array_equal(loaded.predict(images), one.predict(images))
+
+
+def test_what_is_no_network_is_refused(write, tmp_path) -> None:
+    with pytest.raises(InputError, match=r"got nothing, need the folder of a run, a "):
+        load_network("nothing")
+    _, path = write(1)
+    with pytest.raises(InputError, match=r"got seed_index=1, need 0 to 0: .* has 1 "):
+        load_network(path, 1)
+    other = json.loads(json.dumps(default_config("MLP").to_dict()))
+    _, path = write(1, config=other)
+    with pytest.raises(InputError, match=r"and MLP needs .*; export the run again"):
+        load_network(path)
+    _, path = write(1, networks=2)
+    with pytest.raises(InputError, match=r"cannot be read as an export \(params\."):
+        load_network(path)
+    _, path = write(1, input={})
+    with pytest.raises(InputError, match=r"cannot be read as an export \(KeyError"):
+        load_network(path)
+    file = tmp_path / "exported.safetensors"
+    content, card = exports.read(file)
+    exports.write(file, content[:1000], card)
+    with pytest.raises(InputError, match=r"as an export \(SafetensorError"):
+        load_network(file)
+    file.write_bytes(content[:999])
+    with pytest.raises(InputError, match="its SHA-256 is not that of its card"):
+        load_network(file)

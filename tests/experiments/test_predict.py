@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from cnnjax import config as configs
-from cnnjax import exporting
 from cnnjax.data.dataset import Split
 from cnnjax.data.sources import tfds
 from cnnjax.evaluation import Evaluator
@@ -21,7 +20,7 @@ from cnnjax.network import load_network
 from cnnjax.parallel import Partitioner, make_mesh
 from cnnjax.run import recipe_of
 from cnnjax.runtime.clocks import Clocks
-from cnnjax.workdir import files
+from cnnjax.workdir import exports, files
 
 FULL_DISK = Path("/dev/full")
 
@@ -97,8 +96,8 @@ def test_an_export_says_the_same(call, colour_run, photos, tmp_path):
     to = tmp_path / "noise.stablehlo"
     done = call("export.py", f"--workdir={colour_run[0]}", f"--to={to}")
     assert (done.returncode, done.stderr) == (0, "")
-    assert sorted(tmp_path.iterdir()) == [to, exporting.card_path(to)]
-    card = json.loads(exporting.card_path(to).read_text())
+    assert sorted(tmp_path.iterdir()) == [to, exports.card_path(to)]
+    card = json.loads(exports.card_path(to).read_text())
     final = json.loads((colour_run[0] / "final_metrics.json").read_text())
     assert card["classes"] == [str(i) for i in range(10)]
     assert card["input"]["shape"] == ["batch", 32, 32, 3]
@@ -114,7 +113,20 @@ def test_an_export_says_the_same(call, colour_run, photos, tmp_path):
     assert card["top_k"] == 1
     for of_a_run in ("--saliency=x", "--seed_index=0"):
         done = call("predict.py", f"--export={to}", of_a_run, str(photos))
-        assert_refused(done, "for the last two a run")
+        assert_refused(done, "need a run or exported weights for them")
+
+
+def test_exported_weights_say_the_same(call, colour_run, photos, tmp_path):
+    to = tmp_path / "noise.safetensors"
+    done = call("export.py", f"--workdir={colour_run[0]}", f"--to={to}")
+    assert (done.returncode, done.stderr) == (0, "")
+    from_run = predicted(call, f"--workdir={colour_run[0]}", photos)
+    why = f"--saliency={tmp_path / 'why'}"
+    from_weights = predicted(call, f"--export={to}", why, photos)
+    assert probabilities(from_weights) == probabilities(from_run)
+    for key in ("dataset", "step", "weights"):
+        assert from_weights[key] == from_run[key]
+    assert len(list((tmp_path / "why").iterdir())) == len(from_run["pictures"])
 
 
 def test_bad_pictures_are_named_and_the_rest_predicted(call, colour_run, tmp_path):
@@ -197,7 +209,7 @@ def test_usage_is_refused_in_one_line(call, colour_run, photos, tmp_path):
     (tmp_path / "words").write_text("words")
     (tmp_path / "words.json").write_text("words")
     cases = [
-        (("predict.py", picture), "need the folder of a run or an export"),
+        (("predict.py", run, picture, "--export=x"), "need at most one of them"),
         (("predict.py", run), "got 0 pictures"),
         (("predict.py", run, picture, "--top_k=0"), "--top_k=0, need at least one"),
         (("predict.py", run, picture, "--nonsense"), "nonsense"),
