@@ -1,5 +1,13 @@
 """The two kinds of failure of a command: bad input, or an error while it ran."""
 
+import sys
+import traceback
+
+# Their frames are passed over where an error is traced to somebody's own code.
+_LIBRARIES = sys.stdlib_module_names | {
+    *("absl", "cnnjax", "flax", "jax", "jaxlib", "ml_collections", "numpy", "optax")
+}
+
 
 class InputError(ValueError):
     """Bad usage, configuration or input; nothing was written or lost.
@@ -30,3 +38,17 @@ def one_line(error: BaseException, most: int | None = None) -> str:
     At most `most` characters are kept; None keeps all.
     """
     return " ".join(str(error).split())[:most] or type(error).__name__
+
+
+def raised_at(error: BaseException, own: str = "") -> str:
+    """Returns " (FILE:LINE)" of the last call in a user's code that led to an error.
+
+    That is code of no library, and of the module `own` even if it is of this package.
+    Without such a call it returns "".
+    """
+    found = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module = str(frame.f_globals.get("__name__"))
+        if module == own or module.partition(".")[0] not in _LIBRARIES:
+            found = f" ({frame.f_code.co_filename}:{line})"
+    return found

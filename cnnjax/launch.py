@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -52,13 +53,21 @@ def train(
             configuration.
         RunError: the run failed; what it has saved is kept.
     """
+    if not isinstance(config, ConfigDict):
+        raise InputError(
+            f"got a configuration of type {type(config).__name__}, need a ConfigDict;"
+            " make one with cnnjax.default_config"
+        )
     configs.validate(config)
-    config, workdir = config.copy_and_resolve_references(), Path(workdir)
+    config = config.copy_and_resolve_references()
+    workdir = Path(os.path.expanduser(workdir))
     asked = config.parallel
     if asked.distributed:
         processes.join(asked.coordinator, asked.num_processes, asked.process_id)
         flat = configs.flatten(config)
         process_ids = processes.gather(flat.pop("parallel.process_id"))
+        for name in configs.PLACES:  # each may have a copy of the data
+            del flat[name]
         processes.check_same(flat | environment.record(jax.default_backend()))
         config.parallel.process_id = process_ids[0]
         workdir = Path(processes.gather(str(workdir))[0])
@@ -105,7 +114,8 @@ def _train(
     files.check_same_data(workdir, dataset.fingerprint, dataset.name)
     manifest.check_same_environment(workdir, run.partitioner)
     _check_not_past(workdir, config.train.steps)
-    meet()  # so that the first process changes no file before the others have read it
+    # So that the first process changes no file before the others have read it.
+    meet(data=f"{dataset.name} {dataset.fingerprint} of {dataset.num_classes} classes")
     opened: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if processes.is_first():
         opened = files.open_run(

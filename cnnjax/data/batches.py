@@ -10,7 +10,8 @@ import numpy as np
 from cnnjax import prng
 from cnnjax.data import augment, sampling
 from cnnjax.data.augment import Preprocessing
-from cnnjax.data.dataset import Split
+from cnnjax.data.dataset import Split, checked
+from cnnjax.errors import InputError
 
 
 def chunk(
@@ -92,7 +93,18 @@ def batches(
     Each is what `make_batch` returns, and a pure function of (seed, step), where `seed`
     is in [0, 2**32) and steps count from 0. Each epoch uses every example once, and
     batches run across the ends of epochs.
+
+    Raises:
+        InputError: the split is not as `Split` says, a label is beyond the classes of a
+            network with a field `num_classes`, or a number is out of range.
     """
+    if batch_size < 1 or not 0 <= seed < 2**32:
+        raise InputError(
+            f"got batch_size={batch_size} and seed={seed}, need at least 1 and a seed"
+            " in [0, 2**32); correct them"
+        )
+    network = getattr(recipe, "model", None)
+    split = checked("batches", split, getattr(network, "num_classes", None))
     data = jax.device_put(whole(split))
     make = jax.jit(partial(make_batch, preprocessing=recipe.preprocessing))
     for step in steps:

@@ -12,6 +12,9 @@ from cnnjax.errors import InputError
 # a forged file header could claim.
 MAX_BYTES = 16 * 2**30
 
+# A label beyond this number of classes is assumed to be a mistake.
+MAX_CLASSES = 65_536
+
 
 class MissingDatasetError(InputError):
     """The data set is neither on this machine nor available elsewhere."""
@@ -82,12 +85,12 @@ def make_dataset(
         InputError: an array has another type or shape, a split is empty, a label is
             out of range, or the splits differ in image size.
     """
-    train = _checked(f"{name}, train", train, len(class_names))
+    train = checked(f"{name}, train", train, len(class_names))
     made = {"test": test, "validation": validation}
     for part, split in made.items():
         if split is None:
             continue
-        made[part] = split = _checked(f"{name}, {part}", split, len(class_names))
+        made[part] = split = checked(f"{name}, {part}", split, len(class_names))
         if train.images.shape[1:] != split.images.shape[1:]:
             raise InputError(
                 f"{name}: training images are {train.images.shape[1:]}, {part} images "
@@ -138,8 +141,18 @@ def normal(class_name: str) -> str:
     return unicodedata.normalize("NFC", class_name)
 
 
-def _checked(what: str, split: Split, num_classes: int) -> Split:
-    images, labels = split.images, split.labels
+def checked(what: str, split: Split, num_classes: int | None = None) -> Split:
+    """Returns a split with its arrays in one form; `what` names it in messages.
+
+    Raises:
+        InputError: it is no `Split`, an array has another type or shape, there is no
+            example, or a label is negative or not less than `num_classes`.
+    """
+    if not isinstance(split, Split):
+        raise InputError(
+            f"{what}: got a {type(split).__name__}, need a Split, such as data.train"
+        )
+    images, labels = np.asarray(split.images), np.asarray(split.labels)
     if images.ndim != 4 or images.dtype != np.uint8:
         raise InputError(
             f"{what}: images are {images.dtype} {list(images.shape)}; uint8 "
@@ -149,6 +162,8 @@ def _checked(what: str, split: Split, num_classes: int) -> Split:
         how = "number the classes 0, 1, 2, ..."
         if labels.ndim == 2:
             how = "of one column per class, store labels.argmax(axis=1)"
+        elif labels.dtype.kind == "f" and np.array_equal(labels, labels.round()):
+            how = "store labels.astype(int)"
         raise InputError(
             f"{what}: labels are {labels.dtype} {list(labels.shape)}; integers [n] are "
             f"needed; {how}"
@@ -163,18 +178,26 @@ def _checked(what: str, split: Split, num_classes: int) -> Split:
             f"{what}: images are {list(images.shape)}, which holds no pixel; at least "
             "one example is needed; check how the set was made"
         )
-    if labels.min() < 0 or labels.max() >= num_classes:
+    classes = MAX_CLASSES if num_classes is None else num_classes
+    if labels.min() < 0 or labels.max() >= classes:
         raise InputError(
             f"{what}: labels lie in [{labels.min()}, {labels.max()}], out of range for "
-            f"{num_classes} classes, which need 0..{num_classes - 1}; correct them"
+            f"{classes} classes, which need 0..{classes - 1}; correct them"
         )
     return Split(np.ascontiguousarray(images), labels.astype(np.int32))
 
 
 def _how_to_convert(images: np.ndarray) -> str:
-    if images.dtype.kind == "f" and images.size:
-        low, high = images.min(), images.max()
-        if low >= 0 and high <= 1:
-            return "of values in [0, 1], store (255 * images).round().astype(np.uint8)"
-        return f"their values lie in [{low:.4g}, {high:.4g}]; scale them to [0, 255]"
-    return "convert them"
+    if images.dtype == np.uint8:
+        return "reshape them"
+    if images.dtype == bool:
+        return "store 255 * images.astype(np.uint8)"
+    if not images.size or images.dtype.kind not in "fiu":
+        return "convert them"
+    low, high = images.min(), images.max()
+    whole = "images" if images.dtype.kind != "f" else "images.round()"
+    if low >= 0 and high <= 1:
+        return "of values in [0, 1], store (255 * images).round().astype(np.uint8)"
+    if low >= 0 and high <= 255:
+        return f"store {whole}.astype(np.uint8)"
+    return f"their values lie in [{low:.4g}, {high:.4g}]; scale them to [0, 255]"

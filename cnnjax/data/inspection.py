@@ -99,7 +99,7 @@ def load(name: str, directory: str) -> Dataset:
     """
     if name in EMBEDDED and not directory:
         source = Source("embedded", name)
-    elif not name and directory.endswith(".npz"):
+    elif not name and directory.lower().endswith(".npz"):
         source = Source("npz", file=directory)
     else:
         kind = "tfds" if name else "folder"

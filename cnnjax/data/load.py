@@ -62,9 +62,9 @@ class Source:
 
 
 def load_dataset(
-    name: str,
+    name: str | Path,
     *,
-    dir: str = "",
+    dir: str | Path = "",
     download: bool = True,
     mirror: str = "",
     cache: bool = True,
@@ -88,13 +88,17 @@ def load_dataset(
         MissingDatasetError: the set is neither on this machine nor available.
         InputError: the arrays or files do not have the needed form.
     """
+    is_path = isinstance(name, Path)
+    name, dir = os.fspath(name), os.fspath(dir)
+    # Names of TFDS are NAME, NAME/CONFIG or NAME:VERSION.
+    is_path |= name.startswith(("/", ".", "~")) or "\\" in name or name.count("/") > 1
     kind = "tfds"
     if not dir:
-        if name in EMBEDDED:
+        if name in EMBEDDED and not is_path:
             kind = "embedded"
-        elif name.endswith(".npz"):
+        elif name.lower().endswith(".npz"):
             kind = "npz"
-        elif name.startswith(("/", "./", "../", "~")) or os.path.isdir(name):
+        elif is_path or os.path.exists(name):
             kind = "folder"
     source = Source(
         kind,

@@ -5,9 +5,10 @@ checkpoint is renamed, and the run is resumed from the one before it.
 """
 
 import math
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,7 +30,7 @@ class Checkpoints:
     """
 
     def __init__(
-        self, directory: Path, *, run: Mapping[str, Any], read_only: bool = False
+        self, directory: str | Path, *, run: Mapping[str, Any], read_only: bool = False
     ) -> None:
         """Opens the folder, and makes it unless `read_only`, which changes nothing.
 
@@ -39,7 +40,7 @@ class Checkpoints:
         Raises:
             InputError: the folder's path cannot be given to Orbax, which takes text.
         """
-        self._directory = directory.resolve()
+        self._directory = Path(os.path.expanduser(directory)).resolve()
         try:
             str(self._directory).encode()
         except UnicodeEncodeError as error:
@@ -89,9 +90,17 @@ class Checkpoints:
         except Exception as error:  # Orbax raises whatever its writers raise.
             raise RunError(
                 f"a checkpoint could not be written to {self._directory}"
-                f" ({_reason(error)}); the earlier ones are kept: see to the disk and"
-                " run the same again"
+                f" ({_reason(error)}); {self._kept()}: see to the disk and run the same"
+                " again"
             ) from error
+
+    def _kept(self) -> str:
+        """Returns what a failed save leaves; also where the folder has been moved."""
+        with suppress(OSError):
+            saved = any(path.name.isdecimal() for path in self._directory.iterdir())
+            if not saved and _inode(self._directory) == self._inode:
+                return "there is no earlier one"
+        return "the earlier ones are kept"
 
     def steps(self) -> list[int]:
         """Returns the steps that are saved or being saved, in order."""
@@ -138,8 +147,8 @@ class Checkpoints:
         if poisoned:
             raise RunError(
                 f"{poisoned[0]} is not finite after {step} steps, which are not saved;"
-                " the last good checkpoint is kept: lower optim.learning_rate, or look"
-                " at the data"
+                f" {self._kept()}: lower optim.learning_rate in another --workdir, or"
+                " look at the data"
             )
         self.check()
         self.best.offer(step, score)
@@ -237,7 +246,11 @@ class Checkpoints:
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {one_line(error, 300)}"
+    """Returns an error's type and text; of a long one both ends: one says the cause."""
+    text = one_line(error)
+    if len(text) > 500:
+        text = f"{text[:300]} ... {text[-200:]}"
+    return f"{type(error).__name__}: {text}"
 
 
 def _inode(directory: Path) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from cnnjax.config import (
     flatten,
     identity,
 )
-from cnnjax.errors import InputError
+from cnnjax.errors import InputError, one_line
 
 CONFIG = "config.json"
 MANIFEST = "manifest.json"
@@ -31,6 +31,22 @@ BEGAN = "began.json"
 UNFINISHED = ".tmp"
 
 LOCK, OWNER = ".lock", ".owner"
+
+# What of the final metrics is printed for a finished run.
+SUMMARY = {
+    *("dataset", "steps", "train_seconds", "compile_seconds", "perf/examples_per_sec"),
+}
+# Of a run's folder, all others are files.
+FOLDERS = (CHECKPOINTS, "report", "tensorboard")
+# What a folder that is new to its user may hold, as systems and Git put it there.
+EMPTY = (
+    ".DS_Store",
+    ".gitignore",
+    ".gitkeep",
+    "Thumbs.db",
+    "desktop.ini",
+    "lost+found",
+)
 
 
 @contextmanager
@@ -48,6 +64,7 @@ def open_run(
     """
     with writing(workdir, "workdir"):
         _check_no_strangers(workdir)
+        _check_kinds(workdir)
     with locked(workdir, "workdir"):
         _check_is_run_of(workdir, config, steps_may_change)
         write_json(workdir / CONFIG, config)
@@ -58,13 +75,24 @@ def _check_no_strangers(workdir: Path) -> None:
     if not workdir.is_dir() or (workdir / CONFIG).exists():
         return
     # A run that was killed while it started may leave these.
-    ours = (LOCK, OWNER, f"{CONFIG}{UNFINISHED}")
+    ours = (LOCK, OWNER, f"{CONFIG}{UNFINISHED}", *EMPTY)
     strangers = sorted(p.name for p in workdir.iterdir() if p.name not in ours)
     if strangers:
         raise InputError(
             f"{workdir} is not empty ({strangers[0]}, ...) and holds no {CONFIG}:"
             " need a new folder or one of an earlier run; name another --workdir"
         )
+
+
+def _check_kinds(workdir: Path) -> None:
+    """Refuses a file in place of a folder that a run writes to, and the reverse."""
+    for name in (CONFIG, MANIFEST, METRICS, FINAL_METRICS, BEGAN, *FOLDERS):
+        path, of_run = workdir / name, "folder" if name in FOLDERS else "file"
+        if path.exists() and path.is_dir() != (of_run == "folder"):
+            raise InputError(
+                f"{path} is no {of_run}, need a {of_run} of the run; move it away or"
+                " name another --workdir"
+            )
 
 
 def _check_is_run_of(
@@ -110,13 +138,19 @@ def began(workdir: Path) -> dict[str, Any]:
 def finished(workdir: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
     """Returns the final metrics if `workdir` holds the finished run of a flat `config`.
 
-    Otherwise, and if there is no such folder, returns None.
+    Otherwise, if there is no such folder, and if they are damaged, returns None: the
+    run goes on and writes them anew.
     """
     if not (workdir / FINAL_METRICS).exists() or not (workdir / CONFIG).exists():
         return None
-    same = filled(read_json(workdir / CONFIG)) == config
-    final = read_json(workdir / FINAL_METRICS)
-    return final if same and final.get("steps") == config["train.steps"] else None
+    if filled(read_json(workdir / CONFIG)) != config:
+        return None
+    try:
+        final = read_json(workdir / FINAL_METRICS)
+    except InputError:
+        return None
+    whole = final.keys() >= SUMMARY and final["steps"] == config["train.steps"]
+    return final if whole else None
 
 
 def trained_on(workdir: Path) -> dict[str, Any]:
@@ -176,10 +210,11 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: it does not exist or holds no JSON object.
     """
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else one_line(error)
         raise InputError(
-            f"{path} cannot be read ({error}); is this a run's --workdir?"
+            f"{path} cannot be read ({reason}); is this a run's --workdir?"
         ) from error
     if not isinstance(value, dict):
         raise InputError(f"{path} holds no JSON object; is this a run's --workdir?")
@@ -242,9 +277,11 @@ def writing(folder: Path, flag: str, advice: str = "name another") -> Iterator[N
     try:
         yield
     except OSError as error:
+        is_file = isinstance(error, FileExistsError)
+        reason = "it is a file or a broken link" if is_file else error.strerror
         raise InputError(
             f"got --{flag}={folder}, need a folder that can be written"
-            f" ({error.strerror}); {advice}"
+            f" ({reason}); {advice}"
         ) from error
 
 

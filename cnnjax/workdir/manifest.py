@@ -12,7 +12,7 @@ import jax
 
 from cnnjax import __version__
 from cnnjax.data.dataset import Dataset
-from cnnjax.errors import InputError
+from cnnjax.errors import InputError, one_line
 from cnnjax.parallel import Partitioner
 from cnnjax.runtime import environment
 from cnnjax.workdir import files
@@ -84,13 +84,19 @@ def check_same_environment(workdir: Path, partitioner: Partitioner) -> None:
         return
     stored = files.read_json(workdir / files.MANIFEST)
     platform = partitioner.mesh.devices.flat[0].platform
-    if "environment" not in stored or stored["devices"]["platform"] != platform:
-        return
-    differences = environment.differences(
-        stored["environment"],
-        environment.record(platform),
-        same_jax=stored["versions"]["jax"] == jax.__version__,
-    )
+    try:
+        if "environment" not in stored or stored["devices"]["platform"] != platform:
+            return
+        differences = environment.differences(
+            stored["environment"],
+            environment.record(platform),
+            same_jax=stored["versions"]["jax"] == jax.__version__,
+        )
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{workdir / files.MANIFEST} is damaged ({type(error).__name__}:"
+            f" {one_line(error)}); restore it or name another --workdir"
+        ) from error
     if differences:
         raise InputError(
             f"{workdir} was trained in another environment, which differs in"
@@ -128,7 +134,7 @@ def commit_of(folder: Path) -> str | None:
 
     try:
         head = git("rev-parse", "--verify", "HEAD").stdout.strip()
-    except FileNotFoundError:
+    except OSError:  # there is none, or a folder of PATH may not be searched
         return None
     if not head:
         return None

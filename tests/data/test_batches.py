@@ -2,12 +2,14 @@
 
 from types import SimpleNamespace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cnnjax.data import augment, batches, tf_pipeline
 from cnnjax.data.augment import Preprocessing
 from cnnjax.data.dataset import Split
+from cnnjax.errors import InputError
 from cnnjax.models import CifarCNN
 from cnnjax.recipe import make_recipe
 
@@ -75,8 +77,44 @@ def test_they_start_at_any_step(split: Split) -> None:
 
 def test_a_recipe_says_what_is_done_to_them(split: Split) -> None:
     distortions = PREPROCESSINGS["chapter"].distortions
-    recipe = make_recipe(CifarCNN(), crop=24, distortions=distortions)
+    recipe = make_recipe(CifarCNN(EXAMPLES), crop=24, distortions=distortions)
     found = batches.batches(split, recipe, seed=SEED, batch_size=BATCH, steps=range(2))
     for ours, theirs in zip(found, made(split, range(2)), strict=True):
         np.testing.assert_array_equal(ours["image"], theirs["image"])
         assert ours["image"].shape == (BATCH, 24, 24, 3)
+
+
+IMAGES, LABELS = np.zeros((6, 32, 32, 3), np.uint8), np.arange(6)
+
+
+@pytest.mark.parametrize(
+    ("split", "numbers", "message"),
+    [
+        (Split(IMAGES / 255, LABELS), {}, "batches: images are float64 .*, store"),
+        (Split(IMAGES[..., 0], LABELS), {}, r"\[6, 32, 32\]; .*; reshape them"),
+        (Split(IMAGES, np.eye(6)), {}, "labels are float64 .*argmax"),
+        (Split(IMAGES, LABELS * 1.0), {}, r"store labels\.astype\(int\)"),
+        (Split(IMAGES, LABELS[:5]), {}, "6 images and 5 labels"),
+        (Split(IMAGES, LABELS + 5), {}, "out of range for 10 classes"),
+        (Split(IMAGES[:0], LABELS[:0]), {}, "at least one example"),
+        ((IMAGES, LABELS), {}, r"got a tuple, need a Split, such as data\.train"),
+        (Split(IMAGES, LABELS), {"batch_size": 0}, "got batch_size=0 and"),
+        (Split(IMAGES, LABELS), {"seed": -1}, "and seed=-1, need"),
+    ],
+)
+def test_a_split_made_by_hand_is_checked(split, numbers, message) -> None:
+    """Silently, pictures of another scale and labels without a class would train."""
+    given = {"seed": 0, "batch_size": 2, "steps": range(1)} | numbers
+    with pytest.raises(InputError, match=message):
+        next(batches.batches(split, make_recipe(CifarCNN()), **given))
+
+
+def test_any_arrays_of_the_right_form_make_a_split() -> None:
+    recipe = make_recipe(CifarCNN())
+    split = Split(IMAGES.tolist(), LABELS.tolist())
+    with pytest.raises(InputError, match="images are int64"):
+        next(batches.batches(split, recipe, seed=0, batch_size=2, steps=range(1)))
+    split = Split(jnp.asarray(IMAGES), LABELS.tolist())
+    batch = next(batches.batches(split, recipe, seed=0, batch_size=6, steps=range(1)))
+    assert sorted(batch["label"].tolist()) == LABELS.tolist()
+    assert batch["label"].dtype == np.int32

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -163,6 +164,7 @@ def home(tmp_path, monkeypatch, write_tfds):
         **{f"x_{name}": getattr(dataset, name).images for name in ("train", "test")},
         **{f"y_{name}": getattr(dataset, name).labels for name in ("train", "test")},
     )
+    (tmp_path / "words.txt").touch()
     for name in ("mine", "digits"):
         prepared = {"image": IMAGES, "label": np.arange(6) % 2}
         write_tfds(tmp_path / "tfds", name, train=prepared, test=prepared)
@@ -178,6 +180,9 @@ def home(tmp_path, monkeypatch, write_tfds):
         ("digits", "", {"kind": "embedded", "name": "digits"}),
         ("mine.npz", "", {"kind": "npz", "file": "mine.npz"}),
         ("~/mine.npz", "", {"kind": "npz", "file": "mine.npz"}),
+        (Path("mine.npz"), "", {"kind": "npz", "file": "mine.npz"}),
+        (Path("pictures"), "", {"kind": "folder", "directory": "pictures"}),
+        ("mine", Path("tfds"), {"kind": "tfds", "name": "mine"}),
         ("pictures", "", {"kind": "folder", "directory": "pictures"}),
         ("./pictures", "", {"kind": "folder", "directory": "pictures"}),
         ("~/pictures", "", {"kind": "folder", "directory": "pictures"}),
@@ -189,7 +194,7 @@ def home(tmp_path, monkeypatch, write_tfds):
     ],
 )
 def test_a_set_is_loaded_by_name_file_or_folder(home, name, directory, source):
-    name = name.format(home=home)
+    name = name.format(home=home) if isinstance(name, str) else name
     found = load.load_dataset(name, dir=directory, download=False)
     expected = load_source(**source)
     assert (found.name, found.version) == (expected.name, expected.version)
@@ -206,8 +211,16 @@ def test_a_set_is_loaded_by_name_file_or_folder(home, name, directory, source):
         ("cifar10", "", MissingDatasetError, "cifar10 is not prepared in .*/tfds and"),
         ("mine", "pictures", MissingDatasetError, "mine is not prepared in pictures"),
         ("digits", "pictures", MissingDatasetError, "digits is not prepared"),
+        ("mine", "mine.npz", InputError, "dir=mine.npz, which is a file.*name the one"),
         ("nowhere.npz", "", InputError, "nowhere.npz does not exist"),
+        ("nowhere.NPZ", "", InputError, "nowhere.NPZ does not exist"),
         ("./nowhere", "", InputError, "nowhere is not a folder"),
+        ("C:\\no\\where", "", InputError, r"C:\\no\\where is not a folder"),
+        ("../no/where", "", InputError, "where is not a folder"),
+        ("no/where/at/all", "", InputError, "no/where/at/all is not a folder"),
+        (Path("nowhere"), "", InputError, "nowhere is not a folder"),
+        (Path("digits"), "", InputError, "digits is not a folder"),
+        ("words.txt", "", InputError, "not a folder.*; unpack it if it is an archive"),
         ("/nowhere", "", InputError, "nowhere is not a folder"),
         ("no such set", "", InputError, "TFDS names are NAME"),
     ],

@@ -79,6 +79,7 @@ def test_embedded_sets_have_no_picture_twice(inspect):
         ("--name=cifar11", "TFDS knows no set of that name"),
         ("--dir=/nowhere", "/nowhere is not a folder"),
         ("--dir=/nowhere.npz", "/nowhere.npz does not exist"),
+        ("--dir=/nowhere.NPZ", "/nowhere.NPZ does not exist"),
         ("--grid=a.png", "--grid without a set"),
         ("--name=digits --grid=/nowhere/a.png", "need a file that can be written"),
         ("--name=digits --grid=~/no/a.png", r"--grid=/.*/home\d+/no/a\.png, need"),

@@ -5,7 +5,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,7 @@ def test_a_run_of_an_older_version_goes_on(
 ) -> None:
     """With what it has never heard of at its default, and with nothing else."""
     enter(tmp_path)
-    final = {"steps": 3000, "test/accuracy": 0.7}
+    final = dict.fromkeys(files.SUMMARY, 3000)
     files.write_json(tmp_path / files.FINAL_METRICS, final)
     files.write_json(tmp_path / files.MANIFEST, {"data": DATA})
     identity = files.of_workdir(tmp_path)
@@ -211,6 +211,42 @@ def test_other_peoples_files_are_left_alone(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_what_systems_leave_in_a_folder_is_no_one_elses(tmp_path: Path) -> None:
+    for name in (".DS_Store", ".gitkeep", "Thumbs.db"):
+        (tmp_path / name).touch()
+    (tmp_path / "lost+found").mkdir()
+    enter(tmp_path)
+    assert stored_in(tmp_path)["seed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        (files.CHECKPOINTS, Path.touch),
+        ("tensorboard", Path.touch),
+        (files.METRICS, Path.mkdir),
+        (files.FINAL_METRICS, Path.mkdir),
+    ],
+)
+def test_a_file_in_place_of_a_folder_is_refused(
+    tmp_path: Path, name: str, make: Callable[[Path], None]
+) -> None:
+    enter(tmp_path)
+    make(tmp_path / name)
+    with pytest.raises(InputError, match=f"{name} is no (file|folder), need a .* move"):
+        enter(tmp_path)
+
+
+def test_a_configuration_that_an_editor_saved_is_read(tmp_path: Path) -> None:
+    enter(tmp_path)
+    path = tmp_path / files.CONFIG
+    edited = path.read_text().replace("\n", "\r\n")
+    path.write_bytes(b"\xef\xbb\xbf" + edited.encode())
+    enter(tmp_path)
+    path.write_bytes(b"\xef\xbb\xbf" + edited.encode())
+    assert stored_in(tmp_path) == json.loads(edited)
+
+
 def test_a_run_killed_as_it_began_can_begin_again(tmp_path: Path) -> None:
     (tmp_path / files.LOCK).write_text("")
     (tmp_path / files.OWNER).write_text("process 1 on elsewhere")
@@ -219,12 +255,23 @@ def test_a_run_killed_as_it_began_can_begin_again(tmp_path: Path) -> None:
     assert stored_in(tmp_path)["seed"] == 0
 
 
-@pytest.mark.parametrize("where", ["file", "file/below"])
-def test_a_folder_that_cannot_be_written(tmp_path: Path, where: str) -> None:
+@pytest.mark.parametrize(
+    ("where", "reason"),
+    [
+        ("file", "it is a file or a broken link"),
+        ("link", "it is a file or a broken link"),
+        ("file/below", "Not a directory"),
+    ],
+)
+def test_a_folder_that_cannot_be_written(
+    tmp_path: Path, where: str, reason: str
+) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"need a folder that can be written .*; na"):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    match = rf"need a folder that can be written \({reason}\); name another"
+    with pytest.raises(InputError, match=match):
         enter(tmp_path / where)
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "link"]
 
 
 def test_a_file_is_written_whole_or_not_at_all(
@@ -280,8 +327,12 @@ def test_the_data_must_be_the_same(tmp_path: Path) -> None:
     files.write_json(tmp_path / files.MANIFEST, {"data": DATA})
     assert files.trained_on(tmp_path) == DATA
     files.check_same_data(tmp_path, "abc", "digits")
-    with pytest.raises(InputError, match=r"run on digits, .* found as other; give it"):
-        files.check_same_data(tmp_path, "abd", "other")
+    # Their name decides nothing.
+    files.check_same_data(tmp_path, "abc", "other")
+    for name in ("other", "digits"):
+        match = rf"run on digits, .* found as {name}; give it"
+        with pytest.raises(InputError, match=match):
+            files.check_same_data(tmp_path, "abd", name)
 
 
 @pytest.mark.parametrize("manifest", [{}, {"data": []}, {"data": {"name": "digits"}}])
@@ -325,7 +376,7 @@ def test_metrics_are_cut_back_to_where_the_run_stands(tmp_path: Path) -> None:
 
 def test_a_run_is_finished_at_its_own_configuration_only(tmp_path: Path) -> None:
     flat = configs.flatten(CONFIG)
-    final = {"steps": 3000, "test/accuracy": 0.7}
+    final = dict.fromkeys(files.SUMMARY, 3000) | {"test/accuracy": 0.7}
     assert files.finished(tmp_path / "none", flat) is None
     enter(tmp_path)
     assert files.finished(tmp_path, flat) is None
@@ -335,8 +386,12 @@ def test_a_run_is_finished_at_its_own_configuration_only(tmp_path: Path) -> None
     enter(tmp_path, changed("train.steps", 4000))
     longer = configs.flatten(changed("train.steps", 4000))
     assert files.finished(tmp_path, longer) is None
-    files.write_json(tmp_path / files.FINAL_METRICS, {"test/accuracy": 0.7})
-    assert files.finished(tmp_path, flat) is None
+    files.write_json(tmp_path / files.FINAL_METRICS, final | {"steps": 5000})
+    assert files.finished(tmp_path, longer) is None
+    # What is damaged is written anew.
+    for damaged in ('{"test/accuracy": 0.7}', '{"steps": 3000}', '{"steps": 30', "[]"):
+        (tmp_path / files.FINAL_METRICS).write_text(damaged)
+        assert files.finished(tmp_path, flat) is None
 
 
 def test_the_identity_of_a_run_in_a_folder(tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
-"""The commit that a run says it was made by."""
+"""The commit that a run says it was made by; a manifest that is damaged."""
 
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from cnnjax.workdir.manifest import commit_of
+from cnnjax.errors import InputError
+from cnnjax.parallel import Partitioner, make_mesh
+from cnnjax.workdir import files
+from cnnjax.workdir.manifest import check_same_environment, commit_of
 
 
 def test_commit_is_dirty_where_the_program_differs(tmp_path: Path) -> None:
@@ -36,3 +40,24 @@ def test_no_git_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert commit_of(tmp_path) is None  # no repository
     monkeypatch.setenv("PATH", "")
     assert commit_of(Path(__file__).parent) is None
+
+    def denied(*arguments: object, **options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(subprocess, "run", denied)
+    assert commit_of(Path(__file__).parent) is None
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        {"environment": {}},
+        {"environment": {}, "devices": {"platform": "cpu"}},
+        {"environment": [], "devices": {"platform": "cpu"}, "versions": {"jax": "1"}},
+        {"environment": {}, "devices": []},
+    ],
+)
+def test_a_damaged_manifest_is_refused(tmp_path: Path, manifest: object) -> None:
+    (tmp_path / files.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"manifest\.json is damaged \(.*restore it"):
+        check_same_environment(tmp_path, Partitioner(make_mesh(1), "jit"))

@@ -69,7 +69,11 @@ def load(directory: Path, *, with_test: bool = True, keep: bool = False) -> Data
     except (OSError, RuntimeError):  # a circle of links; which of them: the Python
         root = directory.absolute()
     if not os.path.isdir(root):
-        what = "unpack it" if os.path.isfile(root) else "correct the path"
+        what = "correct the path"
+        if os.path.isfile(root):
+            what = "unpack it if it is an archive, or name the folder that it lies in"
+            if root.suffix.lower() == ".npz":
+                what = "set data.source=npz and data.file to read such a file"
         raise InputError(
             f"{directory} is not a folder; data.dir needs one with"
             f" train/CLASS/PICTURE in it; {what}"

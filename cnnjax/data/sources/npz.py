@@ -6,16 +6,19 @@ from typing import IO
 
 import numpy as np
 
-from cnnjax.data.dataset import MAX_BYTES, Dataset, Split, make_dataset
+from cnnjax.data.dataset import (
+    MAX_BYTES,
+    MAX_CLASSES,
+    Dataset,
+    Split,
+    make_dataset,
+)
 from cnnjax.errors import InputError, one_line
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 # What the arrays of a validation split are called, after `x_` and `y_`.
 VALIDATION = ("val", "valid", "validation", "dev")
-
-# A label beyond this number of classes is assumed to be a mistake.
-MAX_CLASSES = 65_536
 
 # More classes without a training picture are no accident: the labels are others.
 MAX_MISSING = 3

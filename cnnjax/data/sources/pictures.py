@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from cnnjax.errors import InputError, one_line
@@ -317,7 +317,10 @@ def not_listed(folder: Path, error: OSError) -> InputError:
 
 
 def _not_a_picture(path: Path, error: Exception) -> InputError:
+    reason = one_line(error)
+    if isinstance(error, UnidentifiedImageError):
+        reason = f"it is empty, damaged or none of {', '.join(FORMATS)}"
     return InputError(
-        f"{path} cannot be read as a picture ({one_line(error)}); a whole picture file"
-        " is needed; replace it or take it out"
+        f"{path} cannot be read as a picture ({reason}); a whole picture file"
+        " is needed; convert it, replace it or take it out"
     )

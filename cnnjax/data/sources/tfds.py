@@ -87,6 +87,11 @@ def load(
             f"got TFDS_DATA_DIR={variable} in the environment, which is not a folder;"
             " need TFDS's data folder; make it, correct the variable or unset it"
         )
+    if os.path.isfile(root):
+        raise InputError(
+            f"got data.dir={directory}, which is a file, need a folder; name the one"
+            " that it lies in, or for an .npz file set data.source=npz and data.file"
+        )
 
     def find(place: Path) -> Copy | None:
         try:

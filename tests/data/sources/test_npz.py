@@ -69,7 +69,7 @@ def test_reads_keras_cifar_layout_compressed_and_in_fortran_order(tmp_path):
         ({"y_train": np.arange(6) * 10**12}, "out of range for 65536 classes"),
         ({"y_test": np.array([1, "b"], object)}, "y_test is a pickled array"),
         ({"x_train": GREY["x_train"] / 255}, r"\[0, 1\], store \(255 \* images"),
-        ({"x_train": GREY["x_train"] + 0.5}, r"lie in \[.*; scale them to \[0, 255\]"),
+        ({"x_train": GREY["x_train"] + 9.5}, r"lie in \[.*; scale them to \[0, 255\]"),
         ({"y_train": np.eye(6, dtype=int)}, r"store labels\.argmax"),
         ({"y_train": GREY["y_train"] > 1}, "labels are bool .*number the classes 0"),
         ({"x_val": GREY["x_test"]}, "has no array y_val"),

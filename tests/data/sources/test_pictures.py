@@ -302,10 +302,14 @@ def test_refuses_what_is_no_whole_picture(tmp_path):
     jpeg = (tmp_path / "y.jpg").read_bytes()
     bad = tmp_path / "bad.png"
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
-    for content in (whole[:-60], jpeg[:-900], b"", b"words", whole[:20], postscript):
+    heic = b"\0\0\0\x18ftypheic" + bytes(99)
+    cut = whole[:-60], whole[:20], jpeg[:-900]
+    for content in (*cut, b"", b"words", postscript, heic):
         bad.write_bytes(content)
         with pytest.raises(InputError, match=r"bad\.png cannot be read as a picture"):
             pictures.read_picture(bad, 32, "RGB")
+    with pytest.raises(InputError, match=r"none of BMP, GIF, .*; convert it, replace"):
+        pictures.read_picture(bad, 32, "RGB")
     for missing in (tmp_path / "none.png", tmp_path):
         with pytest.raises(InputError, match="cannot be read as a picture"):
             pictures.read_picture(missing, 32, "RGB")
