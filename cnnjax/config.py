@@ -3,6 +3,7 @@
 It imports neither JAX nor TensorFlow, so that `--help` is quick.
 """
 
+import ast
 import dataclasses
 import hashlib
 import json
@@ -41,7 +42,7 @@ def _one_of(default: str, *choices: str) -> Field:
 def _some_of(default: tuple[str, ...], *choices: str) -> Field:
     return Field(
         default,
-        f"some of {', '.join(choices)}",
+        f"some of {', '.join(choices)}, each once, with commas between",
         lambda v: all(part in choices for part in v) and len(set(v)) == len(v),
     )
 
@@ -222,11 +223,17 @@ def _fields_of_module(model: str) -> dict[str, Field]:
     # Imported only for such a network, because this imports JAX.
     from cnnjax.models import MODELS
 
+    network = MODELS[model]
+    if not (isinstance(network, type) and dataclasses.is_dataclass(network)):
+        raise InputError(
+            f"got {network!r} as MODELS[{model!r}], need the class of a"
+            " flax.linen.Module, not an instance or a function; put the class there"
+        )
     found = {
         f"optim.{name}": Field(0.0, f"at least 0 weight of {what}", lambda v: v >= 0)
         for name, what in (("l1", "sum(abs(w))"), ("l2", "sum(w**2) / 2"))
     }
-    for field in dataclasses.fields(MODELS[model]):
+    for field in dataclasses.fields(network):
         if isinstance(field.default, bool | int | float | str | tuple):
             need = f"a value like {field.default!r}"
             found[f"model.{field.name}"] = Field(field.default, need, lambda v: True)
@@ -236,9 +243,32 @@ def _fields_of_module(model: str) -> dict[str, Field]:
 
 
 def default_config(model: str = "CifarCNN") -> ConfigDict:
-    """Returns a configuration of a network in `MODELS`, every field at its default."""
+    """Returns a configuration of a network in `MODELS`, every field at its default.
+
+    Raises:
+        InputError: there is no such network.
+    """
+    _check_model({"model.name": model})
     known = fields(model)
     return _nested({name: field.default for name, field in known.items()})
+
+
+def parse_tuple(text: str) -> tuple[Any, ...]:
+    """Returns the tuple that a text stands for.
+
+    It is written as Python writes tuples and lists, ('crop', 'flip'), or plainly: with
+    or without brackets, with commas or spaces between, and no quotes; crop,flip.
+    """
+    try:
+        value = ast.literal_eval(text.strip() or "()")
+    except (ValueError, SyntaxError):
+        plain = text.strip().removeprefix("(").removesuffix(")")
+        plain = plain.removeprefix("[").removesuffix("]")
+        parts = re.split(r"[\s,]+", plain)
+        return tuple(part.strip("'\"") for part in parts if part.strip("'\""))
+    if isinstance(value, list | tuple):
+        return tuple(value)
+    return () if value == "" else (value,)
 
 
 def from_stored(values: Mapping[str, Any]) -> ConfigDict:
@@ -254,7 +284,7 @@ def from_stored(values: Mapping[str, Any]) -> ConfigDict:
         if "." in name:
             raise InputError(f"a stored configuration has no field {name!r}: it nests")
     flat = filled(values)
-    _check_names(flat)  # unknown names might not nest
+    _check_names(flat, is_stored=True)  # unknown names might not nest
     config = _nested(
         {k: tuple(v) if isinstance(v, list) else v for k, v in flat.items()}
     )
@@ -349,14 +379,21 @@ def _check_model(flat: Mapping[str, Any]) -> None:
         )
 
 
-def _check_names(flat: Mapping[str, Any]) -> None:
+def _check_names(flat: Mapping[str, Any], *, is_stored: bool = False) -> None:
     known = fields(flat["model.name"])
-    for name in sorted(flat.keys() ^ known.keys()):
-        problem = "has no field" if name in flat else "lacks the field"
-        raise InputError(
-            f"a configuration of {flat['model.name']} {problem} {name}; the fields are"
-            f" {', '.join(sorted(known))}"
-        )
+    differing = sorted(flat.keys() ^ known.keys())
+    if not differing:
+        return
+    problem = f"lacks the field {differing[0]}"
+    advice = f"the fields are {', '.join(sorted(known))}"
+    if differing[0] in flat:
+        problem = f"has no field {differing[0]}"
+        if is_stored:
+            unknown = (name for name in differing if name in flat)
+            problem = f"has no field {', '.join(unknown)}"
+            advice = "a newer version may have written it, so read it with that version"
+    what = "a stored configuration" if is_stored else "a configuration"
+    raise InputError(f"{what} of {flat['model.name']} {problem}; {advice}")
 
 
 def validate(config: ConfigDict) -> None:

@@ -12,19 +12,30 @@ from ml_collections import ConfigDict
 from cnnjax import config as configs
 from cnnjax.data import load
 from cnnjax.data.dataset import Dataset, Split, normal
-from cnnjax.errors import InputError
+from cnnjax.errors import InputError, one_line, raised_at
 from cnnjax.models import MODELS
 from cnnjax.models.facts import facts_of
 from cnnjax.workdir import files
 
 
 def make_model(config: ConfigDict, num_classes: int) -> nn.Module:
-    """Returns the network that `config.model` describes."""
+    """Returns the network that `config.model` describes.
+
+    Raises:
+        InputError: its class does not take these fields.
+    """
     options = {k: v for k, v in config.model.items() if k != "name"}
     options |= {"dtype": jnp.dtype(config.model.dtype), "num_classes": num_classes}
     network = MODELS[config.model.name]
     takes = {field.name for field in dataclasses.fields(network)}
-    return network(**{k: v for k, v in options.items() if k in takes})
+    try:
+        return network(**{k: v for k, v in options.items() if k in takes})
+    except Exception as error:  # The class may be a user's and raise anything.
+        raise InputError(
+            f"{config.model.name} cannot be made: {type(error).__name__}:"
+            f" {one_line(error)}{raised_at(error, network.__module__)}; need a class"
+            " whose fields have defaults, but for num_classes and dtype"
+        ) from error
 
 
 def load_data(
@@ -144,8 +155,8 @@ def hold_out(config: ConfigDict, dataset: Dataset) -> tuple[Dataset, Split | Non
     if validation is None and not len(dataset.test.labels):
         raise InputError(
             f"got data.val_examples=0, need a validation split, as the test set is not"
-            f" loaded and {dataset.name} has none of its own; set"
-            " --config.data.val_examples=..."
+            f" loaded and {dataset.name} has no other (a validation split without a"
+            " test split is the test set); set --config.data.val_examples=..."
         )
     if config.data.train_examples:
         dataset = load.take_first(dataset, config.data.train_examples)

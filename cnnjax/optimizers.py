@@ -133,7 +133,8 @@ def _as_matrices(params: Any, ndim: int, output_layer: str) -> Any:
     """Returns how Muon reads each hidden kernel of at least `ndim` axes as a matrix."""
 
     def of_leaf(path: Any, leaf: jax.Array) -> Any:
-        if leaf.ndim < ndim or path[-2].key == output_layer:
+        layer = path[-2].key if len(path) > 1 else ""
+        if leaf.ndim < ndim or layer == output_layer:
             return None
         last = leaf.ndim - 1
         return optax.contrib.MuonDimensionNumbers(tuple(range(last)), last)

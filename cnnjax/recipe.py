@@ -9,6 +9,7 @@ import flax.linen as nn
 import optax
 
 from cnnjax.data.augment import DISTORTIONS, NORMALISATIONS, Preprocessing
+from cnnjax.errors import InputError
 from cnnjax.losses import Penalty
 from cnnjax.models.facts import LossFn, facts_of
 from cnnjax.optimizers import make_optimizer, make_schedule
@@ -78,7 +79,16 @@ def make_recipe(
 
     Raises:
         ValueError: a name is unknown, or the network's loss cannot smooth labels.
+        InputError: `model` is no Linen module.
     """
+    if not isinstance(model, nn.Module):
+        what = f"a {type(model).__name__}"
+        if isinstance(model, type):
+            what = f"the class {model.__name__}"
+        raise InputError(
+            f"got {what} as the network, need an instance of a flax.linen.Module, such"
+            " as CifarCNN(num_classes=10)"
+        )
     facts = facts_of(model)
     normalise = normalise or facts.normalise
     _check_known("normalise", [normalise], NORMALISATIONS)

@@ -15,6 +15,7 @@ from cnnjax import loading
 from cnnjax.data.dataset import Dataset, Split
 from cnnjax.errors import InputError
 from cnnjax.evaluation import Evaluator
+from cnnjax.models.forward import check_network
 from cnnjax.parallel import Partitioner, make_partitioner
 from cnnjax.recipe import Recipe, make_recipe
 from cnnjax.runtime.clocks import Clocks
@@ -139,6 +140,12 @@ def make_run(
         ) from error
     with fitting(config, dataset.name):
         recipe = recipe_of(config, dataset.num_classes)
+        check_network(
+            recipe.model,
+            recipe.preprocessing.output_shape(dataset.image_shape),
+            num_classes=dataset.num_classes,
+            data=dataset.name,
+        )
         abstract_state(recipe, dataset.image_shape)
     return Run(config, dataset, validation, recipe, partitioner)
 

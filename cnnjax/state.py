@@ -6,9 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 
 from cnnjax import prng
-from cnnjax.models.forward import init_variables
+from cnnjax.errors import InputError
+from cnnjax.models.forward import check_network, init_variables
 from cnnjax.recipe import Recipe
 
 # Left out of the tree where they are None: the checkpoints of networks without other
@@ -77,11 +79,17 @@ def init_state(
 
     `image_shape` is (height, width, channels) before any crop, and `seed` is in
     [0, 2**32). Moving averages, if the recipe keeps them, start at the initial values.
+
+    Raises:
+        InputError: the network cannot be trained on such images, or the recipe
+            penalises a layer that it does not have.
     """
     seed = jnp.asarray(seed, jnp.uint32)
     shape = recipe.preprocessing.output_shape(image_shape)
+    check_network(recipe.model, shape)
     variables = init_variables(recipe.model, prng.from_seed(seed, prng.PARAMS), shape)
     params = variables.pop("params")
+    _check_penalised(recipe, params)
 
     def average(tree: Any) -> Any:
         return jax.tree.map(jnp.copy, tree) if recipe.ema_decay and tree else None
@@ -96,3 +104,15 @@ def init_state(
         collections=variables or None,
         ema_collections=average(variables),
     )
+
+
+def _check_penalised(recipe: Recipe, params: Any) -> None:
+    paths, penalty = traverse_util.flatten_dict(params), recipe.penalty
+    layers = [path[-2] for path in paths if path[-1] == "kernel" and len(path) > 1]
+    for layer in penalty.layers or ():
+        if layer not in layers and (penalty.l1 or penalty.l2):
+            raise InputError(
+                f"got penalised={layer!r}, need layers of"
+                f" {type(recipe.model).__name__} that have a kernel:"
+                f" {', '.join(layers) or 'it has none'}; name some of these"
+            )

@@ -37,8 +37,8 @@ def train_and_evaluate(
     Raises:
         InputError: `workdir` is past `train.steps`, or holds another network.
         RunError: a loss, gradient or parameter is not finite, or a checkpoint could not
-            be written; the last good state is kept. Or the last update diverged, which
-            shows in the loss on the test set.
+            be written; the message says which checkpoint is kept, if any. Or the last
+            update diverged, which shows in the loss on the test set.
         StopRequestedError: a signal asked for it; the state has been saved.
     """
     train, seed = run.config.train, run.config.seed
@@ -89,12 +89,13 @@ def train_and_evaluate(
                     since = (done, clocks.train_seconds)
                 for step in logged:
                     values = of_step(metrics, step - steps.start)
-                    check_finite(values, step, seed)
+                    check_finite(values, step, seed, checkpoints.steps())
                     log_training(log, values, step, run.recipe, seconds, examples)
                 due = last or is_due(done, train.eval_every)
                 saving = last or is_due(done, train.checkpoint_every)
                 if due or saving:
-                    check_finite(of_step(metrics, len(steps) - 1), done - 1, seed)
+                    values = of_step(metrics, len(steps) - 1)
+                    check_finite(values, done - 1, seed, checkpoints.steps())
                     board.look(done, state.variables)
                 # Before saving: the log then has the evaluation of every checkpoint.
                 score = None
@@ -180,18 +181,24 @@ def score_of(evaluated: Mapping[str, Any]) -> float:
     return float(np.mean(evaluated["eval/accuracy"])) if finite else math.nan
 
 
-def check_finite(metrics: Mapping[str, Any], step: int, seed: int) -> None:
+def check_finite(
+    metrics: Mapping[str, Any], step: int, seed: int, saved: Sequence[int]
+) -> None:
     """Raises RunError if a loss or the gradient of a step is NaN or infinite.
 
-    `metrics` are from `of_step`; `seed` is the run's, or the first of several.
+    `metrics` are from `of_step`; `seed` is the run's, or the first of several; `saved`
+    are the steps of its checkpoints, in order.
     """
+    kept = "no checkpoint has been saved yet"
+    if saved:
+        kept = f"the last good checkpoint is kept, of step {saved[-1]}"
+    advice = "lower optim.learning_rate in another --workdir, or look at the data"
+    if step == 0:  # the metrics are of the parameters before the step
+        advice = "no update has been made, so look at the network and at the data"
     for part in ("cross_entropy", "l2", "grad_norm"):
         bad = first_not_finite(metrics[part], seed)
         if bad:
-            raise RunError(
-                f"{part} is {bad} at step {step}; the last good checkpoint"
-                " is kept: lower optim.learning_rate, or look at the data"
-            )
+            raise RunError(f"{part} is {bad} at step {step}; {kept}: {advice}")
 
 
 def check_tested(tested: Mapping[str, Any], steps: int, seed: int) -> None:

@@ -57,7 +57,9 @@ def run(config: ConfigDict, workdir: str, vary: Sequence[str]) -> None:
     where = workdir or launch.default_workdir(f"search-{cli.name(DEFAULT_CONFIG)}")
     folder, failed = Path(where), []
     with files.locked(folder, "workdir"):
+        earlier = _by_name(folder)
         for number, (name, point) in enumerate(points.items(), start=1):
+            name = earlier.get(name, name)
             print(f"run {number} of {len(points)}: {json.dumps(point)}", flush=True)
             try:
                 launch.train(changed(config, point), folder / name, with_test=False)
@@ -118,9 +120,12 @@ def changed(config: ConfigDict, point: Mapping[str, Any]) -> ConfigDict:
             raise InputError(
                 f"the configuration has no field {name}; cnnjax/config.py lists them"
             )
-        whole = isinstance(value, int) and isinstance(section[leaf], float)
+        if isinstance(value, int) and isinstance(section[leaf], float):
+            value = float(value)
+        if isinstance(value, str) and isinstance(section[leaf], tuple):
+            value = configs.parse_tuple(value)
         with section.ignore_type():
-            section[leaf] = float(value) if whole else value
+            section[leaf] = value
     configs.validate(config)
     return config.lock()
 
@@ -130,8 +135,9 @@ def named(
 ) -> dict[str, dict[str, Any]]:
     """Returns the points by the names of their folders.
 
-    A name is a hash of what decides a run's bytes. It is the same for every version
-    that has such a run.
+    A name is a hash of what decides a run's bytes, without where the data lie, unless
+    the grid itself varies that. It is the same for every version that has such a run,
+    but for where the data lie, see `_by_name`.
 
     Raises:
         InputError: a point is bad, would need the test set, or trains what another
@@ -141,16 +147,36 @@ def named(
     for point in points:
         at = changed(config, point)
         _check_blind(at)
-        values, flat = at.to_dict(), configs.flatten(at)
-        also = ("train.steps", *(n for n in flat if n.startswith("parallel.")))
-        fixed = configs.lasting(values) | {name: flat[name] for name in also}
-        other = found.setdefault(configs.seal(fixed)[:12], point)
+        other = found.setdefault(_name(configs.flatten(at), point), point)
         if other is not point:
             raise InputError(
                 f"got {json.dumps(other)} and {json.dumps(point)}, need points that"
                 " train differently; leave one out"
             )
     return found
+
+
+def _name(flat: Mapping[str, Any], point: Mapping[str, Any]) -> str:
+    places = {n: configs.FIELDS[n].default for n in configs.PLACES if n not in point}
+    # It decides what a network learns where it is set.
+    places.pop("data.num_classes", None)
+    also = ("train.steps", *(n for n in flat if n.startswith("parallel.")))
+    fixed = configs.lasting({**flat, **places}) | {name: flat[name] for name in also}
+    return configs.seal(fixed)[:12]
+
+
+def _by_name(folder: Path) -> dict[str, str]:
+    """Returns the folders of a search by the names that they would have now.
+
+    Earlier versions hashed where the data lie as well. Where a grid varied that, the
+    folders of one name are several, and none of them is meant.
+    """
+    found: dict[str, list[str]] = {}
+    for path in sorted(folder.glob(f"*/{files.CONFIG}")):
+        name = _name(configs.filled(files.read_json(path)), {})
+        if not (folder / name).exists():
+            found.setdefault(name, []).append(path.parent.name)
+    return {name: found[name][0] for name in found if len(found[name]) == 1}
 
 
 def _check_blind(config: ConfigDict) -> None:

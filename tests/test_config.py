@@ -334,6 +334,16 @@ def test_the_identity_is_of_every_field_but_those_that_may_change(name: str) -> 
     assert (before == after) == (name in MAY_CHANGE)
 
 
+def test_the_identity_does_not_depend_on_the_order_of_fields() -> None:
+    values = config.default_config("CifarCNN").to_dict()
+    turned = {
+        name: dict(reversed(value.items())) if isinstance(value, dict) else value
+        for name, value in reversed(values.items())
+    }
+    assert list(turned) != list(values) and list(turned["data"]) != list(values["data"])
+    assert config.identity(turned, "abc") == config.identity(values, "abc")
+
+
 @pytest.mark.parametrize(("default", "other"), [(3, 4), (("a",), ("b",)), ("", "c")])
 def test_a_field_that_an_older_version_lacked(
     monkeypatch: pytest.MonkeyPatch, default: Any, other: Any
@@ -397,3 +407,28 @@ def test_the_fields_of_a_network_are_those_of_its_class(
     assert config.from_stored(stored).to_dict() == made.to_dict()
     with pytest.raises(InputError, match=r"model\.width=2\.0, need a value like 8;"):
         config.validate(changed("Stock", "model.width", 2.0))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("shift,rotate", ("shift", "rotate")),
+        (" shift, rotate ", ("shift", "rotate")),
+        ("shift rotate", ("shift", "rotate")),
+        ("shift", ("shift",)),
+        ("[shift, rotate]", ("shift", "rotate")),
+        ("(shift,)", ("shift",)),
+        ("'shift', rotate", ("shift", "rotate")),
+        ("('shift', 'rotate')", ("shift", "rotate")),
+        ('["shift"]', ("shift",)),
+        ("", ()),
+        ("''", ()),
+        ("()", ()),
+        ("[]", ()),
+        ("3,3", (3, 3)),
+        ("(0.5, 1)", (0.5, 1)),
+        ("5", (5,)),
+    ],
+)
+def test_a_tuple_is_written_plainly_or_as_in_python(text: str, expected) -> None:
+    assert config.parse_tuple(text) == expected

@@ -1,5 +1,7 @@
 """What a recipe is made of, and what it is not made of."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,12 +9,14 @@ import numpy as np
 import optax
 import pytest
 
-from cnnjax import config, losses
+from cnnjax import config, losses, models
 from cnnjax.data.augment import Preprocessing
+from cnnjax.errors import InputError
 from cnnjax.losses import Penalty
 from cnnjax.models import MODELS, CifarCNN, LeNet5, SimpleCNN
 from cnnjax.recipe import make_recipe
 from cnnjax.run import recipe_of
+from cnnjax.state import init_state
 
 
 class Stock(nn.Module):
@@ -144,3 +148,52 @@ def test_a_configuration_reaches_the_recipe() -> None:
     after = optax.apply_updates(params, updates)["conv1"]
     np.testing.assert_allclose(after["kernel"], [2.0 * (1 - 0.5 * 0.25)], 1e-6)
     np.testing.assert_array_equal(after["bias"], [2.0])
+
+
+@pytest.mark.parametrize(
+    ("model", "got"),
+    [(Stock, "the class Stock"), (lambda x: x, "a function"), (None, "a NoneType")],
+)
+def test_what_is_no_network_is_refused(model, got: str) -> None:
+    with pytest.raises(InputError, match=f"got {got} as the network, need an instance"):
+        make_recipe(model)
+
+
+def test_penalised_layers_are_layers_of_the_network() -> None:
+    shape = (4, 4, 1)
+    init_state(make_recipe(Stock(), l2=0.1, penalised=["Dense_0"]), shape, seed=0)
+    init_state(make_recipe(Stock(), penalised=["local3"]), shape, seed=0)
+    recipe = make_recipe(Stock(), l2=0.1, penalised=["Dense_0", "local3"])
+    message = "got penalised='local3', need layers of Stock .* kernel: Dense_0; name"
+    with pytest.raises(InputError, match=message):
+        init_state(recipe, shape, seed=0)
+
+
+class NoDefault(Stock):
+    width: int = dataclasses.field(kw_only=True)
+
+
+class Refuses(Stock):
+    def __post_init__(self):
+        super().__post_init__()
+        raise KeyError("width")
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (Stock(), r"got Stock\(.*as MODELS\['Own'\], need the class"),
+        (
+            lambda num_classes: Stock(),
+            r"<function .*as MODELS\['Own'\], need the class",
+        ),
+        (NoDefault, "Own cannot be made: TypeError: .*'width'; need a class whose"),
+        (Refuses, r"Own cannot be made: KeyError: 'width' \(.*test_recipe.py:\d+\)"),
+    ],
+)
+def test_a_class_that_a_configuration_cannot_use(
+    monkeypatch, network, message: str
+) -> None:
+    monkeypatch.setitem(models.MODELS, "Own", network)
+    with pytest.raises(InputError, match=message):
+        recipe_of(config.default_config("Own"), num_classes=10)

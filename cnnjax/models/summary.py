@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from cnnjax.models.facts import facts_of
-from cnnjax.models.forward import Variables, forward, init_variables
+from cnnjax.models.forward import Variables, init_variables, intermediates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,9 +18,9 @@ class Layer:
     """A layer with weights.
 
     Attributes:
-        name: its path in the parameters, joined by "/".
+        name: its path in the parameters, joined by "/"; "" for the network itself.
         output_shape: of one example, after any pooling that the layer includes.
-        num_params: number of trainable values.
+        num_params: number of trainable values, without those of layers inside it.
         multiply_adds: in the forward pass of one example; two operations each.
     """
 
@@ -47,13 +47,16 @@ def layers(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Layer]:
     def record(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
         out = next_fun(*args, **kwargs)
         module = context.module
-        weights = _weights(module)
-        own = any(isinstance(leaf, jax.Array) for leaf in weights.values())
+        own = [v for v in _weights(module).values() if isinstance(v, jax.Array)]
         if context.method_name == "__call__" and own:
-            size = sum(leaf.size for leaf in jax.tree.leaves(weights))
-            shape = tuple(out.shape[1:])
-            cost = _multiply_adds(module, args[0].shape[1:], shape)
-            found.append(Layer("/".join(module.path), shape, size, cost))
+            # A layer may return several arrays, and take its input by name.
+            into, out_of = (
+                np.shape(jax.tree.leaves(values)[0])[1:]
+                for values in ((args, kwargs), out)
+            )
+            cost = _multiply_adds(module, into, out_of)
+            size = sum(leaf.size for leaf in own)
+            found.append(Layer("/".join(module.path), out_of, size, cost))
         return out
 
     with nn.intercept_methods(record):
@@ -95,7 +98,7 @@ def first_kernel(
     """
     for layer in layers(model, input_shape):
         weights = params
-        for name in layer.name.split("/"):
+        for name in filter(None, layer.name.split("/")):
             weights = weights[name]
         if np.ndim(weights.get("kernel")) == 4:
             kernel: np.ndarray = weights["kernel"]
@@ -114,20 +117,27 @@ def activations(
 
     Source: `_activation_summary` of tensorflow/models' tutorials/image/cifar10.
     """
-    found: dict[str, jax.Array] = {}
+    unpooled: dict[str, jax.Array | None] = {}
     facts = facts_of(model)
 
     def record(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
         out, module = next_fun(*args, **kwargs), context.module
         if context.method_name == "__call__" and "kernel" in _weights(module):
-            unpooled = hasattr(module, "unpooled")
-            found["/".join(module.path)] = module.unpooled(args[0]) if unpooled else out
+            pools = hasattr(module, "unpooled")
+            name = "/".join(module.path)
+            unpooled[name] = module.unpooled(args[0]) if pools else None
         return out
 
     with nn.intercept_methods(record):
-        forward(model, variables, images)
+        # Flax's own record, as values of a module inside a loop do not leave the loop.
+        outs = intermediates(model, variables, images)
+    found = {
+        name: outs[name] if value is None else value
+        for name, value in unpooled.items()
+        if name in outs
+    }
     outputs = facts.output_layer
-    if outputs and outputs not in found:  # a stock module names its layers as it likes
+    if found and outputs and outputs not in found:  # a stock module's own name for it
         *_, outputs = found
     return {k: v if k == outputs else facts.activation(v) for k, v in found.items()}
 

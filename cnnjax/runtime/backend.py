@@ -7,6 +7,7 @@ import inspect
 import logging
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -38,8 +39,12 @@ def start(*, compile_cache: bool = True, deterministic: bool = False) -> None:
         compile_cache: keep compiled programs in the user's cache folder, so that a
             second start compiles nothing.
         deterministic: make a GPU return the same bytes each time, as a CPU always does.
+
+    Raises:
+        InputError: XLA does not take what XLA_FLAGS says.
     """
     quieten()
+    _check_xla_flags()
     import jax
 
     for variable in environment.pin():
@@ -60,6 +65,28 @@ def start(*, compile_cache: bool = True, deterministic: bool = False) -> None:
         # XLA reads this when the backend starts, which has not happened yet.
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} {DETERMINISTIC_GPU}".strip()
+
+
+def _check_xla_flags() -> None:
+    """Tries XLA_FLAGS in another process, as XLA ends one that has a wrong flag."""
+    if not os.environ.get("XLA_FLAGS", "").strip():
+        return
+    tried = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from jaxlib import xla_client as x; x.CompileOptions()",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if tried.returncode:
+        first, *_ = tried.stderr.splitlines() or ["XLA says nothing"]
+        raise InputError(
+            f"got XLA_FLAGS={os.environ['XLA_FLAGS']}, need flags that this version of"
+            f" XLA has ({first.rpartition('] ')[2]}); correct or unset it"
+        )
 
 
 def error_of_environment(cause: Exception) -> InputError | None:

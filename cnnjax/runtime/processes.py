@@ -142,24 +142,35 @@ def together() -> Iterator[Callable[..., None]]:
     """Lets an error in one process end all processes, so that none waits for ever.
 
     Yields:
-        `meet(last=False)`, which raises in every process if one of them has failed.
-        Collective: every process must call it at the same places. No other collective
-        operation may run before the last call (`last=True`, or the block's end).
+        `meet(last=False, data="")`, which raises in every process if one of them has
+        failed, or gives other `data`, which say what data it has found. Collective:
+        every process must call it at the same places. No other collective operation may
+        run before the last call (`last=True`, or the block's end).
 
     Raises:
-        InputError: another process raised InputError before the last call of `meet`.
+        InputError: another process raised InputError before the last call of `meet`, or
+            has other data.
         RunError: another process raised another error, or was lost.
     """
     over = False
 
-    def meet(last: bool = False) -> None:
+    def meet(last: bool = False, data: str = "") -> None:
         nonlocal over
         over = over or last
-        for process, failed in enumerate(gather(None)):
-            if failed is not None:
+        met = gather({"data": data})
+        for process, other in enumerate(met):
+            if "message" in other:
                 over = True
-                kind = InputError if failed["is_input"] else RunError
-                raise kind(f"process {process} failed: {failed['message']}")
+                kind = InputError if other["is_input"] else RunError
+                raise kind(f"process {process} failed: {other['message']}")
+        for process, other in enumerate(met):
+            if other != met[0]:
+                over = True
+                raise InputError(
+                    f"processes 0 and {process} have other data, {met[0]['data']} and"
+                    f" {other['data']}; need the same set in each one's data.dir or"
+                    " data.file"
+                )
 
     try:
         yield meet

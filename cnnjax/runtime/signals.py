@@ -66,13 +66,18 @@ def stop_requests() -> Iterator[StopRequest]:
     So does standard output or standard error that cannot be written. The first SIGTERM
     or Ctrl-C also restores their default actions, so that a second one kills the
     process at once. A signal of `WARNING` that is ignored, as `nohup` has SIGHUP
-    ignored, stays so. Handlers and streams are restored at the end of the block.
+    ignored, stays so. Handlers and streams are restored at the end of the block. In
+    another thread than the main one nothing is turned into a flag: handlers and streams
+    belong to the whole process.
 
     Raises:
         RunError: in place of StopRequestedError where output failed for another reason
             than that nobody reads it, such as a full disk.
     """
     request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
 
     def ask(signum: int, _: FrameType | None) -> None:
         request.signum = request.signum or signum

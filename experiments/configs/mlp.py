@@ -21,8 +21,8 @@ def get_config() -> ConfigDict:
     config.optim.name = "adagrad"  # its accumulator starts at 0.1, as in TF 1
     config.optim.learning_rate = 0.3
     config.optim.schedule = "constant"
-    # Not the chapter's. Most of the energy of scikit-learn's digits is in their mean, so
-    # that Adagrad's first full steps move all hidden units alike: after 40 of them 89%
+    # Not the chapter's. Most of the energy of scikit-learn's digits is in their mean,
+    # so Adagrad's first full steps move all hidden units alike: after 40 of them 89%
     # are zero for every picture. On MNIST, with or without a warm-up, none are.
     config.optim.warmup_steps = 100  # steps
 

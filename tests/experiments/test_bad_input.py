@@ -43,10 +43,15 @@ def files(make_npz, tmp_path_factory):
         "wrong_type": 'config.train.steps = "ten"',
         "syntax": "config.train.steps = = 1",
         "fails": "1 / 0",
+        "key_error": '{}["colour"]',
+        "exits": "raise SystemExit(0)",
+        "of_no_network": 'default_config("Mlp")',
+        "of_nothing": "return None",
     }
     for name, change in changes.items():
         (root / f"{name}.py").write_text(CONFIG.format(change=change))
     (root / "no_get_config.py").write_text("steps = 1\n")
+    (root / "variant.py").write_text("def get_config(variant):\n    pass\n")
     colour = make_npz()
     whole = colour.read_bytes()
     (root / "truncated.npz").write_bytes(whole[: len(whole) // 2])
@@ -82,8 +87,17 @@ CASES = {
     # Usage and configuration.
     "flag": (f"{BASE} --nonsense=1", "nonsense"),
     "positional": (f"{BASE} nonsense", "got 'nonsense', need flags only"),
-    "unknown-field": (f"{BASE} --config.train.stepz=1", "no field.*stepz"),
-    "unknown-section": (f"{BASE} --config.trian.steps=1", "no field.*trian"),
+    "unknown-field": (
+        f"{BASE} --config.train.stepz=1",
+        "has no field stepz, perhaps steps is meant; cnnjax/config.py",
+    ),
+    "unknown-section": (
+        f"{BASE} --config.trian.steps=1",
+        "has no field trian, perhaps train is meant; cnnjax/config.py",
+    ),
+    "field-near-none": (f"{BASE} --config.train.x=1", "has no field x; cnnjax/config"),
+    "field-of-a-number": (f"{BASE} --config.seed.x=1", "has no field seed.x; cnnjax/"),
+    "two-files": (f"{BASE} --config=configs/base.py", "got --config 2 times, need one"),
     "field-of-another-network": (f"{BASE} --config.model.variant=1998", "variant"),
     "word-for-number": (f"{BASE} --config.train.steps=ten", "train.steps.*ten"),
     "fraction-for-integer": (f"{BASE} --config.train.steps=1.5", "train.steps.*1.5"),
@@ -92,6 +106,10 @@ CASES = {
     "word-of-no-list": (
         f"{BASE} --config.data.distortions=blur",
         "'blur',.*need some of .*crop, flip",
+    ),
+    "word-of-a-plain-list": (
+        f"{BASE} --config.data.distortions=crop,blur",
+        r"distortions=\('crop', 'blur'\), need some of shift, .*with commas between",
     ),
     "flag-without-value": (f"{BASE} --config.train.steps", "steps"),
     "truth-for-number": (f"{BASE} --config.seed=True", "seed.*True"),
@@ -104,10 +122,33 @@ CASES = {
         "cifar10.py --config={root}/lacks_a_field.py",
         "lacks the field seed",
     ),
-    "config-wrong-type": ("cifar10.py --config={root}/wrong_type.py", "steps.*ten"),
+    "config-wrong-type": (
+        "cifar10.py --config={root}/wrong_type.py",
+        r"fails with TypeError: [^^]*steps.*ten [^^]*\(.*wrong_type\.py:5\); correct it",
+    ),
     "config-syntax": ("cifar10.py --config={root}/syntax.py", "SyntaxError"),
     "config-fails": ("cifar10.py --config={root}/fails.py", "ZeroDivisionError"),
-    "config-empty": ("cifar10.py --config={root}/no_get_config.py", "get_config"),
+    "config-key-error": (
+        "cifar10.py --config={root}/key_error.py",
+        r"key_error\.py fails with KeyError: 'colour' \(.*key_error\.py:5\)",
+    ),
+    "config-exits": ("cifar10.py --config={root}/exits.py", "with SystemExit: 0 .*:5"),
+    "config-of-no-network": (
+        "cifar10.py --config={root}/of_no_network.py",
+        "got model.name='Mlp', need one of CifarCNN, SimpleCNN, MLP, LeNet5, ",
+    ),
+    "config-of-nothing": (
+        "cifar10.py --config={root}/of_nothing.py",
+        r"returns None from get_config\(\), need get_config\(\) that returns a Conf",
+    ),
+    "config-of-variants": (
+        "cifar10.py --config={root}/variant.py",
+        r"variant\.py fails with TypeError: get_config\(\) missing 1 required",
+    ),
+    "config-empty": (
+        "cifar10.py --config={root}/no_get_config.py",
+        r"no_get_config\.py has no get_config\(\), need get_config\(\) that returns",
+    ),
     "config-missing": (
         "cifar10.py --config=configs/nowhere.py",
         "neither at .*/configs/nowhere.py nor at .*/experiments/configs/nowhere.py",
@@ -294,3 +335,22 @@ def test_the_current_folder_is_looked_in_first(call, tmp_path):
     )
     done = call("cifar10.py", "--config", "configs/base.py", cwd=tmp_path)
     assert_one_line(done, "got seed=-7")
+
+
+@pytest.mark.parametrize(
+    "plain", ["shift,rotate", "[shift, rotate]", "('shift','rotate')"]
+)
+@pytest.mark.parametrize("script", ["cifar10.py", "mnist.py"])
+def test_a_list_needs_no_quotes(call, tmp_path, script, plain):
+    """What is wrong comes after it, and is told alone."""
+    flags = (f"--config.data.distortions={plain}", "--config.optim.ema_decay=2.0")
+    assert_one_line(call(script, *flags, cwd=tmp_path), "got optim.ema_decay=2.0, need")
+    twice = call(script, f"--config.data.distortions={plain}", flags[0], cwd=tmp_path)
+    assert_one_line(twice, "'shift', 'rotate', 'shift', 'rotate'.*, each once")
+
+
+def test_a_configuration_that_raises_names_its_line(call, tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(CONFIG.format(change="undefined_name"))
+    done = call("cifar10.py", f"--config={file}", cwd=tmp_path)
+    assert_one_line(done, rf"NameError: .*'undefined_name'.* \({file}:5\)")

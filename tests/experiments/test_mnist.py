@@ -281,7 +281,8 @@ def test_a_run_that_diverges_stops_and_saves_nothing_poisoned(call, grey, tmp_pa
     failed = call("mnist.py", *MLP, *flags, rate, "--config.train.checkpoint_every=1")
     assert failed.returncode == 1
     line = (
-        r"error: \w+ is (nan|inf) at step [1-3]; the last good checkpoint is kept.*\n"
+        r"error: \w+ is (nan|inf) at step [1-3]; the last good checkpoint is kept, of"
+        r" step [1-3]: lower optim.learning_rate in another --workdir.*\n"
     )
     assert re.fullmatch(line, failed.stderr)
     saved = [int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()]

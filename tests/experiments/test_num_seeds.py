@@ -172,7 +172,7 @@ def test_a_run_that_diverges_names_a_seed_of_it(call, tmp_path):
     flags = ("--config.train.steps=9", "--config.optim.learning_rate=1e38")
     failed = call("mnist.py", *FLAGS, *MANY, *flags, f"--workdir={tmp_path / 'run'}")
     assert failed.returncode == 1
-    line = r"error: \w+ is (nan|inf) for seed 0 at step [1-3]; the last good .*\n"
+    line = r"error: \w+ is (nan|inf) for seed 0 at step [1-3]; no checkpoint has .*\n"
     assert re.fullmatch(line, failed.stderr)
 
 

@@ -200,7 +200,7 @@ def test_predicted_reported_evaluated_and_exported(
     assert "picture.png" in said
     assert "report:" in run_script("report.py", f"--workdir={run_of_two}")
     for name in ("filters", "maps_Conv_0"):  # its first convolution, by its own name
-        assert (run_of_two / "report" / f"{name}.png").exists()
+        assert (run_of_two / "report" / f"{name}.svg").exists()
     final = json.loads((run_of_two / "final_metrics.json").read_text())
     line = run_script("evaluate.py", f"--workdir={run_of_two}")
     assert f"({final['test_ema/correct']}/2000) on shapes [test_ema]" in line

@@ -149,6 +149,41 @@ def test_the_configuration_itself_is_left_alone():
     assert config.optim.learning_rate == 1e-3 and config.data.distortions == ()
 
 
+def test_it_takes_the_set_s_own_validation_split(call, make_npz, tmp_path):
+    whole, file = np.load(make_npz((28, 28, 1))), tmp_path / "own.npz"
+    arrays = {key: whole[key] for key in ("x_train", "y_train")}
+    unreadable = np.array([{"an": "object"}] * 30, dtype=object)
+    arrays |= {"x_test": unreadable, "y_test": unreadable}
+    np.savez(file, x_val=whole["x_test"][:17], y_val=whole["y_test"][:17], **arrays)
+    flags = [flag for flag in FLAGS if "val_examples" not in flag]
+    flags += [f"--config.data.file={file}", f"--workdir={tmp_path / 'search'}"]
+    vary = '--vary=data.distortions=["shift, rotate"]'
+    done = call("search.py", *flags, vary)
+    assert (done.returncode, done.stderr) == (0, "")
+    (run,) = json.loads((tmp_path / "search" / "search.json").read_text())["runs"]
+    assert run["val/count"] == 17
+    assert run["changed"] == {"data.distortions": ["shift", "rotate"]}
+    # The same data elsewhere: nothing is trained anew, and a folder that an earlier
+    # version named by data.file too is found.
+    moved = file.rename(tmp_path / "moved.npz")
+    older = tmp_path / "search" / "0123456789ab"
+    (tmp_path / "search" / run["run"]).rename(older)
+    done = call("search.py", *flags, f"--config.data.file={moved}", vary)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"resuming {older} at step 6" in done.stdout
+    assert [path.parent for path in older.parent.glob("*/checkpoints")] == [older]
+
+
+def test_where_the_data_lie_names_a_folder_only_in_a_grid_of_it():
+    config = default_config("MLP")
+    config.data.val_examples = 100
+    (here,) = named(config, [{}])
+    config.data.dir = "/scratch/job-7"
+    assert list(named(config, [{}])) == [here]
+    files = [{"data.dir": path} for path in ("/a", "/b")]
+    assert len({here, *named(config, files)}) == 3
+
+
 def test_folders_are_named_as_by_every_version():
     config = default_config("MLP")
     config.data.val_examples = 100

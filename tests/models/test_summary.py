@@ -164,3 +164,44 @@ def test_a_table_has_room_for_long_names():
     *rows, last = text.splitlines()
     assert len({len(row) for row in rows}) == 1, "its columns are in line"
     assert last.endswith("arithmetic operations forward per image")
+
+
+def test_modules_of_other_forms(key) -> None:
+    """Parameters of the network itself, several outputs, named inputs, loops."""
+
+    class Two(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return x * self.param("kernel", nn.initializers.ones, (1, 1, 1, 1)), x
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            x, _ = Two()(x)
+            x = nn.RNN(nn.LSTMCell(4))(x.reshape(len(x), 8, -1)).mean(1)
+            x = nn.Dense(3)(inputs=nn.remat(nn.Dense)(5)(x))
+            return x @ self.param("weight", nn.initializers.ones, (3, 2))
+
+    shape = (8, 8, 3)
+    variables = jax.jit(partial(init_variables, Net(), image_shape=shape))(key)
+    found = {layer.name: layer for layer in summary.layers(Net(), shape)}
+    sizes = [(name, found[name].num_params) for name in ("Two_0", "Dense_0", "")]
+    assert sizes == [("Two_0", 1), ("Dense_0", 5 * 3 + 3), ("", 6)]
+    assert found["Two_0"].output_shape == shape and found[""].output_shape == (2,)
+    total = sum(layer.num_params for layer in found.values())
+    assert total == sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    assert "multiply-adds" in summary.table(list(found.values()))
+    kernel = summary.first_kernel(Net(), variables["params"], shape)
+    assert kernel is variables["params"]["Two_0"]["kernel"]
+    seen = jax.jit(partial(activations, Net()))(variables, np.ones((2, *shape)))
+    assert seen["Dense_0"].shape == (2, 3) and "Two_0" not in seen
+
+
+def test_a_network_without_a_kernel(key) -> None:
+    class Bare(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return x.mean((1, 2)) @ self.param("w", nn.initializers.ones, (3, 2))
+
+    variables = init_variables(Bare(), key, (8, 8, 3))
+    assert activations(Bare(), variables, np.ones((2, 8, 8, 3))) == {}

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from cnnjax.errors import InputError
 from cnnjax.runtime import backend
 
 PROGRAM = """
@@ -125,3 +126,19 @@ def test_only_what_orbax_gives_up_is_not_reported(monkeypatch):
     (only,) = reported
     assert only.object.cr_code.co_filename == "mine.py"
     assert str(only.exc_value) == "mine"
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("--xla_nonsense=1", "Unknown flag in XLA_FLAGS: --xla_nonsense=1"),
+        ("--xla_cpu_enable_fast_math=maybe", "interpret value maybe for flag"),
+        ("nowhere.txt", 'Could not open file "nowhere.txt"'),
+    ],
+)
+def test_flags_that_would_end_the_process(monkeypatch, given, reason) -> None:
+    monkeypatch.setenv("XLA_FLAGS", given)
+    with pytest.raises(InputError) as raised:
+        backend.start()
+    assert f"got XLA_FLAGS={given}, need flags that" in str(raised.value)
+    assert reason in str(raised.value)

@@ -43,6 +43,16 @@ try:
 except InputError as error:
     found["differs"] = str(error)
 
+def meet_with(data):
+    try:
+        with processes.together() as meet:
+            meet(data=data)
+    except InputError as error:
+        return str(error)
+
+found["other data"] = meet_with(f"set {me}")
+found["same data"] = meet_with("set")
+
 def fail_in(process, error, meetings=0):
     try:
         with processes.together() as meet:
@@ -96,7 +106,9 @@ def test_they_agree_and_fail_together() -> None:
         assert found["gathered"] == expected
         assert found["largest"] == 15
         assert "processes 0 and 1 were given train.steps 10 and 11;" in found["differs"]
-        assert found["nobody"] is None
+        assert found["nobody"] is found["same data"] is None
+        other = "processes 0 and 1 have other data, set 0 and set 1;"
+        assert other in found["other data"]
     assert first["input"] == "InputError: process 1 failed: no such file"
     assert second["input"] == "InputError: no such file"
     assert first["broken"] == "OSError: disk full"
