@@ -15,7 +15,7 @@ from cnnjax import loading
 from cnnjax.data.dataset import Dataset, Split
 from cnnjax.errors import InputError
 from cnnjax.evaluation import Evaluator
-from cnnjax.models.forward import check_network
+from cnnjax.models.checking import check_network
 from cnnjax.parallel import Partitioner, make_partitioner
 from cnnjax.recipe import Recipe, make_recipe
 from cnnjax.runtime.clocks import Clocks

@@ -10,7 +10,8 @@ from flax import traverse_util
 
 from cnnjax import prng
 from cnnjax.errors import InputError
-from cnnjax.models.forward import check_network, init_variables
+from cnnjax.models.checking import check_network
+from cnnjax.models.forward import init_variables
 from cnnjax.recipe import Recipe
 
 # Left out of the tree where they are None: the checkpoints of networks without other
