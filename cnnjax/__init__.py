@@ -1,7 +1,14 @@
 """The classic convolutional networks of a TensorFlow 1 chapter, in JAX and Flax.
 
 The names below are the public API. Each is imported when it is first used, so that
-`import cnnjax` brings neither JAX nor TensorFlow.
+`import cnnjax` brings neither JAX nor TensorFlow. Their examples begin with
+
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    import cnnjax as cj
+
+and `MODELS` has the networks by name: `cj.MODELS["LeNet5"](variant="modern")`.
 """
 
 import importlib

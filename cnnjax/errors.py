@@ -14,6 +14,13 @@ class InputError(ValueError):
 
     The message is one line: what was given, what is needed, and what to do about it.
     The scripts print it without a traceback and exit with code 2.
+
+    Example:
+        >>> try:
+        ...     cj.load_dataset("pictures.npz")
+        ... except cj.InputError as error:
+        ...     print(str(error)[:12])
+        pictures.npz
     """
 
     def __str__(self) -> str:
@@ -29,6 +36,13 @@ class RunError(RuntimeError):
     """A failure while running, such as a non-finite loss or a full disk.
 
     The message is one line; the scripts print it without a traceback and exit with 1.
+
+    Example:
+        >>> try:
+        ...     raise cj.RunError("cross_entropy is nan at step 3")
+        ... except cj.RunError as error:
+        ...     print(error)
+        cross_entropy is nan at step 3
     """
 
 

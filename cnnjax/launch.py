@@ -52,6 +52,15 @@ def train(
             `workdir` do not fit, or other processes do not answer or were given another
             configuration.
         RunError: the run failed; what it has saved is kept.
+
+    Example:
+        >>> config = cj.default_config("MLP")
+        >>> config.data.source, config.data.pipeline = "embedded", "device"
+        >>> config.train.steps, config.train.batch_size = 2, 50
+        >>> cj.train(config, "runs/example")  # doctest: +ELLIPSIS
+        layer...precision @ 1 = ...
+        >>> cj.load_network("runs/example").step
+        2
     """
     if not isinstance(config, ConfigDict):
         raise InputError(

@@ -40,6 +40,14 @@ def make_schedule(
 
     Raises:
         ValueError: `name` is not one of `SCHEDULES`.
+
+    Example:
+        >>> rate = cj.make_schedule(
+        ...     "exponential", learning_rate=0.1, decay_steps=1000, decay_rate=0.1,
+        ...     staircase=True,
+        ... )
+        >>> [round(float(rate(step)), 4) for step in (0, 999, 1000, 2000)]
+        [0.1, 0.1, 0.01, 0.001]
     """
     match name:
         case "constant":
@@ -85,6 +93,13 @@ def make_optimizer(
 
     Raises:
         ValueError: `name` is not one of `OPTIMIZERS`.
+
+    Example:
+        >>> tx = cj.make_optimizer("sgd", lambda step: 0.5)
+        >>> params = {"w": jnp.array([1.0, 2.0])}
+        >>> updates, _ = tx.update({"w": jnp.array([0.2, -0.2])}, tx.init(params), params)
+        >>> updates["w"].tolist()
+        [-0.10000000149011612, 0.10000000149011612]
     """
     match name:
         case "adam" | "adamw":

@@ -44,6 +44,11 @@ class Partitioner:
         mode: one of `MODES`; several seeds or several processes need "jit".
         num_seeds: how many networks are trained at once; if more than one, a multiple
             of the number of devices.
+
+    Example:
+        >>> from cnnjax.parallel import make_mesh
+        >>> cj.Partitioner(make_mesh(1)).rows(128)
+        slice(0, 128, None)
     """
 
     mesh: Mesh

@@ -28,6 +28,11 @@ class Recipe:
         penalty: L1 and L2, for the reported loss.
         ema_decay: of the moving average of the weights; 0 keeps no average.
         preprocessing: crop, distortions and normalisation of the images.
+
+    Example:
+        >>> recipe = cj.make_recipe(cj.MLP(), learning_rate=0.1)
+        >>> type(recipe.model).__name__, float(recipe.schedule(0))
+        ('MLP', 0.1)
     """
 
     model: nn.Module
@@ -80,6 +85,17 @@ def make_recipe(
     Raises:
         ValueError: a name is unknown, or the network's loss cannot smooth labels.
         InputError: `model` is no Linen module.
+
+    Example:
+        >>> recipe = cj.make_recipe(
+        ...     cj.CifarCNN(num_classes=10),
+        ...     learning_rate=1e-3,
+        ...     l2=0.004,
+        ...     crop=24,
+        ...     distortions=("crop", "flip", "brightness", "contrast"),
+        ... )
+        >>> recipe.penalty.layers
+        ('local3', 'local4')
     """
     if not isinstance(model, nn.Module):
         what = f"a {type(model).__name__}"

@@ -33,6 +33,11 @@ class TrainState:
         collections: the network's other Flax collections by name, such as
             `batch_stats`, or None where it has none.
         ema_collections: their moving average, or None.
+
+    Example:
+        >>> state = cj.init_state(cj.make_recipe(cj.MLP()), (28, 28, 1), seed=0)
+        >>> int(state.step), sorted(state.params)
+        (0, ['hidden', 'logits'])
     """
 
     step: jax.Array
@@ -84,6 +89,12 @@ def init_state(
     Raises:
         InputError: the network cannot be trained on such images, or the recipe
             penalises a layer that it does not have.
+
+    Example:
+        >>> recipe = cj.make_recipe(cj.MLP(), ema_decay=0.999)
+        >>> one, two = (cj.init_state(recipe, (28, 28, 1), seed=0) for _ in range(2))
+        >>> bool((one.params["hidden"]["kernel"] == two.params["hidden"]["kernel"]).all())
+        True
     """
     seed = jnp.asarray(seed, jnp.uint32)
     shape = recipe.preprocessing.output_shape(image_shape)

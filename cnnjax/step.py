@@ -36,6 +36,17 @@ def make_train_step(recipe: Recipe, axis_name: str | None = None) -> TrainStep:
     The metrics are float32 [], all of the parameters before the update: `loss`
     (cross-entropy and penalties), `cross_entropy`, `l2`, `accuracy` (with dropout, as
     the loss) and `grad_norm` (without the penalties).
+
+    Example:
+        >>> data, recipe = cj.load_dataset("digits"), cj.make_recipe(cj.MLP())
+        >>> state = cj.init_state(recipe, data.image_shape, seed=0)
+        >>> step = jax.jit(cj.make_train_step(recipe))
+        >>> for batch in cj.batches(
+        ...     data.train, recipe, seed=0, batch_size=50, steps=range(3)
+        ... ):
+        ...     state, metrics = step(state, batch)
+        >>> int(state.step), sorted(metrics)
+        (3, ['accuracy', 'cross_entropy', 'grad_norm', 'l2', 'loss'])
     """
     model, penalty, decay = recipe.model, recipe.penalty, recipe.ema_decay
 
@@ -133,6 +144,18 @@ def make_eval_step(
     cuda-convnet's multiview test. `top_k` is the `k` of `is_among_top`, and `axis_name`
     is the mapped axis to sum over, None on a single device. The images of a batch are
     the data set's, uint8, or with `prepared` the network's preprocessed input.
+
+    Example:
+        >>> data, recipe = cj.load_dataset("digits"), cj.make_recipe(cj.MLP())
+        >>> state = cj.init_state(recipe, data.image_shape, seed=0)
+        >>> batch = {
+        ...     "image": data.test.images[:50],
+        ...     "label": data.test.labels[:50],
+        ...     "mask": np.ones(50, np.float32),
+        ... }
+        >>> sums = jax.jit(cj.make_eval_step(recipe))(state.variables, batch)
+        >>> float(sums.count)
+        50.0
     """
     how = recipe.preprocessing
     view = partial(augment.standard_view, preprocessing=how)

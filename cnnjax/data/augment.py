@@ -45,6 +45,10 @@ class Preprocessing:
         crop: side of the square that the network sees, in pixels; 0 for no crop.
         distortions: of training images; some of `DISTORTIONS`.
         normalise: "per_image" or "unit", see `normalise`.
+
+    Example:
+        >>> cj.Preprocessing(24, ("crop", "flip"), "per_image").output_shape((32, 32, 3))
+        (24, 24, 3)
     """
 
     crop: int

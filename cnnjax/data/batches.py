@@ -97,6 +97,15 @@ def batches(
     Raises:
         InputError: the split is not as `Split` says, a label is beyond the classes of a
             network with a field `num_classes`, or a number is out of range.
+
+    Example:
+        >>> data, recipe = cj.load_dataset("digits"), cj.make_recipe(cj.MLP())
+        >>> for batch in cj.batches(
+        ...     data.train, recipe, seed=0, batch_size=50, steps=range(7, 9)
+        ... ):
+        ...     print(batch["image"].shape, batch["position"][0])
+        (50, 28, 28, 1) 350
+        (50, 28, 28, 1) 400
     """
     if batch_size < 1 or not 0 <= seed < 2**32:
         raise InputError(

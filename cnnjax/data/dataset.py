@@ -27,6 +27,12 @@ class Split:
     Attributes:
         images: uint8 [n, height, width, channels] in [0, 255], C-contiguous.
         labels: int32 [n], indices into the data set's `class_names`.
+
+    Example:
+        >>> digits = cj.load_dataset("digits")
+        >>> first = cj.Split(digits.train.images[:50], digits.train.labels[:50])
+        >>> first.images.shape
+        (50, 28, 28, 1)
     """
 
     images: np.ndarray
@@ -45,6 +51,11 @@ class Dataset:
         class_names: one per class, in the order of the labels.
         fingerprint: SHA-256 (hex) of the content, see `fingerprint`.
         validation: the set's own validation split; None if it has none.
+
+    Example:
+        >>> data = cj.load_dataset("digits")
+        >>> data.name, data.num_classes, data.image_shape, len(data.test.labels)
+        ('digits', 10, (28, 28, 1), 296)
     """
 
     name: str

@@ -87,6 +87,10 @@ def load_dataset(
     Raises:
         MissingDatasetError: the set is neither on this machine nor available.
         InputError: the arrays or files do not have the needed form.
+
+    Example:
+        >>> cj.load_dataset("digits").class_names[:3]
+        ('0', '1', '2')
     """
     is_path = isinstance(name, Path)
     name, dir = os.fspath(name), os.fspath(dir)

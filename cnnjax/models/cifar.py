@@ -35,6 +35,13 @@ class CifarCNN(nn.Module):
         width: factor on the number of channels and units of every hidden layer.
         activation: "relu", "sigmoid" or "tanh"; increasing, as `Conv.between` requires.
         dtype: of the computation; parameters, norms and logits are float32.
+
+    Example:
+        >>> images = jnp.zeros((2, 24, 24, 3))
+        >>> network = cj.CifarCNN(num_classes=10, lrn=False)
+        >>> variables = network.init(jax.random.key(0), images)
+        >>> network.apply(variables, images).shape
+        (2, 10)
     """
 
     num_classes: int = 10
