@@ -144,7 +144,7 @@ def _train(
 
 
 def _report(config: ConfigDict, workdir: Path) -> None:
-    # Imported when used: matplotlib and scikit-learn take seconds to import.
+    # Imported when used: matplotlib takes a while to import.
     from cnnjax.reporting import run_report
 
     try:

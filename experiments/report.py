@@ -1,6 +1,10 @@
 """Writes an HTML page of plots about one run, or about several side by side.
 
+python experiments/report.py --workdir=runs/first
 python experiments/report.py --workdir=runs/first --workdir=runs/second
+
+The page about one run is report/index.html in its folder. Several runs are compared in
+runs/comparison-<date-time>/index.html, a new folder in the current one.
 """
 
 from functools import partial
@@ -13,7 +17,7 @@ from cnnjax.runtime import backend
 
 
 def run(found: list[tuple[Path, ConfigDict]]) -> None:
-    """Writes `report/index.html` into the folder of the first run."""
+    """Writes the page, and says where it is."""
     backend.start()
     # Imported here, so that --help does not wait for JAX.
     from cnnjax.reporting import run_report

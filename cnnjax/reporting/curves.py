@@ -105,9 +105,12 @@ def over_seeds(curves: Sequence[Curve]) -> Curve:
 def smooth(values: np.ndarray, width: int) -> np.ndarray:
     """Returns the running mean of `values` [n] over a centred window of odd `width`.
 
-    Towards both ends the window becomes smaller, down to one value.
+    At the end the window keeps its width and stops: the last values are all the mean of
+    the last `width`, or the noise of one batch would look like a trend. At the start,
+    where a loss falls steeply, the window becomes smaller, down to one value.
     """
-    places = np.arange(len(values))
-    half = np.minimum(width // 2, np.minimum(places, places[::-1]))
+    places, half = np.arange(len(values)), min(width // 2, (len(values) - 1) // 2)
+    centres = np.minimum(places, len(values) - 1 - half)
+    halves = np.minimum(half, centres)
     total = np.concatenate([[0.0], np.cumsum(values)])
-    return (total[places + half + 1] - total[places - half]) / (2 * half + 1)
+    return (total[centres + halves + 1] - total[centres - halves]) / (2 * halves + 1)

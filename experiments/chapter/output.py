@@ -161,11 +161,12 @@ def write_readme(rows: Sequence[Mapping[str, Any]], readme: Path) -> bool:
 
 
 def chart(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Draws the mean and interval of every check that has one beside its band, as PNG.
+    """Draws every check beside its band, as PNG: its mean, and its interval if any.
 
     Every check has its own scale, on which its band is one wide and has its middle at
-    0. If the band has no upper end, it is as wide as the interval's farther end is
-    distant. Beyond `LINEAR` the scale is logarithmic, so that no interval is cut off.
+    0; a band that is one number is as wide as that number. If the band has no upper
+    end, it is as wide as the interval's farther end is distant. Beyond `LINEAR` the
+    scale is logarithmic, so that no interval is cut off.
     """
     with plots.figure() as drawn:
         draw(drawn, rows)
@@ -178,7 +179,6 @@ def draw(figure: Figure, rows: Sequence[Mapping[str, Any]]) -> None:
         (_wrapped(f"{row['row']}: {check['what']}"), check)
         for row in rows
         for check in row["checks"]
-        if len(check["values"]) > 1 and check["std"]
     ]
     lines = sum(1 + name.count("\n") for name, _ in shown)
     figure.set_size_inches(8.4, 1.8 + 0.13 * lines + 0.11 * len(shown))
@@ -194,18 +194,22 @@ def draw(figure: Figure, rows: Sequence[Mapping[str, Any]]) -> None:
         heights.append(top + height / 2)
         top += height
         low, high = check["band"]
-        unit = (high - low) if high is not None else _reach(check)
-        at, *ends = (
-            (end - low) / unit - 0.5 for end in (check["mean"], *check["interval"])
-        )
-        farthest = max(farthest, *map(abs, ends))
+        n, spread = len(check["values"]), check["std"]
+        known = [check["mean"], *(check["interval"] if spread and n > 1 else [])]
+        if high is None:
+            unit = max(abs(end - low) for end in known) or 1.0
+        else:
+            unit = high - low or abs(low) or 1.0
+        middle = 0.0 if low == high else 0.5
+        at, *ends = ((end - low) / unit - middle for end in known)
+        farthest = max(farthest, abs(at), *map(abs, ends))
         colour = COLOURS[check["verdict"]]
-        axes.plot(ends, heights[-1:] * 2, color=colour)
+        axes.plot(ends, heights[-1:] * len(ends), color=colour)
         (dot,) = axes.plot(at, heights[-1], "o", color=colour, markersize=4)
         dots.setdefault(check["verdict"], dot)
         mean = number(check["mean"], check["unit"], signed=check["unit"] == "points")
         axes.annotate(
-            f"{mean}, n = {len(check['values'])}",
+            f"{mean}, counted" if n == 1 and spread == 0 else f"{mean}, n = {n}",
             (1.01, heights[-1]),
             xycoords=("axes fraction", "data"),
             va="center",
@@ -225,7 +229,8 @@ def draw(figure: Figure, rows: Sequence[Mapping[str, Any]]) -> None:
     axes.set_xlim(-1.1 * farthest, 1.1 * farthest)
     axes.set_ylim(max(1, top), 0)
     axes.set_xlabel(
-        "a band without an end is drawn as far as the interval reaches;\n"
+        "what was counted has no interval; a band without an end is drawn as far as"
+        " what was measured reaches;\n"
         "numbers are widths of the band from its middle, on a logarithmic scale",
         fontsize=7,
     )
@@ -243,7 +248,3 @@ def draw(figure: Figure, rows: Sequence[Mapping[str, Any]]) -> None:
 def _wrapped(name: str) -> str:
     """Returns a label in lines that the chart has room for."""
     return textwrap.fill(plots.text(name, len(name)), 44)
-
-
-def _reach(check: Mapping[str, Any]) -> float:
-    return max(abs(end - check["band"][0]) for end in check["interval"]) or 1.0

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from rich.console import Console
 from rich.table import Table
 
@@ -54,7 +55,7 @@ def chart(groups: Mapping[str, Any], path: Path) -> None:
     }
     shown = {name: cases for name, cases in shown.items() if cases}
     heights = [len(cases) + 1.5 for cases in shown.values()]
-    figure = Figure(figsize=(8, 0.3 * sum(heights) + 0.6), layout="constrained")
+    figure = Figure(figsize=(8, 0.3 * sum(heights) + 0.9), layout="constrained")
     all_axes = figure.subplots(len(shown), squeeze=False, height_ratios=heights)
     for axes, (name, cases) in zip(all_axes[:, 0], shown.items(), strict=True):
         colours = [THEIRS if _is_others(case) else OURS for case in cases]
@@ -64,7 +65,14 @@ def chart(groups: Mapping[str, Any], path: Path) -> None:
         axes.invert_yaxis()
         axes.margins(x=0.12)
         axes.tick_params(labelsize=8)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.spines[["top", "right"]].set_visible(False)
+    meant = {
+        "this project": OURS,
+        "others, and the libraries' own operations": THEIRS,
+    }
+    key = [Patch(color=colour, label=name) for name, colour in meant.items()]
+    figure.legend(handles=key, loc="outside upper center", ncols=2, fontsize=8)
     figure.savefig(path, dpi=110)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,18 @@ def test_they_are_few_and_small():
         assert min(stated) > least
         assert card["config"]["model"]["name"] == name
         assert card["manifest"]["versions"]["jax"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_readme_states_what_the_card_does(name, scripts):
+    _, card = exports.read(pretrained_path(name))
+    (stated,) = (
+        value
+        for key, value in card["accuracy"].items()
+        if key in ("test/accuracy", "test_ema/accuracy")
+    )
+    row = rf"\| `{name}` \| {card['network']}\b.* \| {stated:.2%} \|\n"
+    assert re.search(row, (scripts / "README.md").read_text())
 
 
 @pytest.mark.real_data

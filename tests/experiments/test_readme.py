@@ -97,6 +97,7 @@ def folder(tmp_path_factory, make_npz):
     (root / "photos").mkdir()
     Image.fromarray(pictures[0]).save(root / "photos" / "dog.png")
     Image.fromarray(pictures[1]).resize((80, 60)).save(root / "cat.jpg")
+    Image.fromarray(pictures[2]).convert("L").save(root / "digit.png")
     return root
 
 

@@ -65,53 +65,63 @@ def copied(workdir, tmp_path):
 def test_a_report_that_fails_does_not_break_the_run(train, workdirs, tmp_path):
     workdir = copied(workdirs[0], tmp_path)
     (workdir / "final_metrics.json").unlink()
-    (workdir / "report").write_text("in the way")
+    (workdir / "report" / "index.html").mkdir(parents=True)
     done = train(workdir)
     assert re.fullmatch(r"warning: no report of .*need a folder.*\n", done.stderr)
     assert (workdir / "final_metrics.json").exists()
 
 
-def report(call, *folders):
+def report(call, folder):
     """Returns the page, and what was said on standard error."""
-    done = call("report.py", *(f"--workdir={folder}" for folder in folders))
+    done = call("report.py", f"--workdir={folder}")
     assert done.returncode == 0, done.stderr
-    *_, last = done.stdout.splitlines()
-    assert last == f"report: {folders[0]}/report/index.html"
-    return (folders[0] / "report" / "index.html").read_text(), done.stderr
+    first, *said, last = done.stdout.splitlines()
+    assert first == f"report: reading {folder}" and said
+    assert last == f"report: {folder}/report/index.html"
+    return (folder / "report" / "index.html").read_text(), done.stderr
 
 
 @pytest.fixture(scope="module")
-def compared(call, snapshot, workdirs):
-    """The page about both runs, which leaves them as they were."""
+def comparison(call, snapshot, workdirs, tmp_path_factory):
+    """The folder of the page about both runs, which leaves them as they were."""
+    here = tmp_path_factory.mktemp("here")
     before = [snapshot(folder) for folder in workdirs]
-    page, said = report(call, *workdirs)
-    assert said == ""
-    after = [snapshot(folder) for folder in workdirs]
-    new = after[0].keys() - before[0].keys()
-    assert {path.parent for path in new} == {workdirs[0] / "report"}
-    assert {p: b for p, b in after[0].items() if p not in new} == before[0]
-    assert after[1] == before[1]
-    return page
+    done = call("report.py", *(f"--workdir={folder}" for folder in workdirs), cwd=here)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [snapshot(folder) for folder in workdirs] == before
+    (folder,) = (here / "runs").iterdir()
+    assert re.fullmatch(r"comparison-\d{8}-\d{6}", folder.name)
+    assert done.stdout.endswith(f"report: runs/{folder.name}/index.html\n")
+    for words in ("predicting 30 test pictures", "drawing the curves"):
+        assert f"report: {words}\n" in done.stdout
+    return folder
 
 
-def test_a_report_holds_what_it_is_to(compared, workdirs):
+@pytest.fixture(scope="module")
+def compared(comparison):
+    return (comparison / "index.html").read_text()
+
+
+def test_a_report_holds_what_it_is_to(compared, comparison, workdirs):
     final = json.loads((workdirs[0] / "final_metrics.json").read_text())
     right, count = final["test/correct"], final["test/count"]
     assert f"{right} of {count} test pictures" in compared
     sources = re.findall(r'src="([^"]*)"', compared)
     inlined = {
-        base64.b64decode(s.removeprefix("data:image/png;base64,")) for s in sources
+        base64.b64decode(s.removeprefix("data:image/svg+xml;base64,")) for s in sources
     }
-    files = {p.stem: p.read_bytes() for p in workdirs[0].glob("report/*.png")}
+    files = {p.stem: p.read_bytes() for p in comparison.glob("*.svg")}
     assert inlined == set(files.values())
     curves = {"loss", "accuracy", "learning_rate", "throughput"}
     both = {"cross_entropy", "l2", "training_accuracy", "evaluation_accuracy"}
     both |= {"learning_rate", "throughput"}
-    network = {"confusion", "per_class", "reliability", "mistakes"}
+    network = {"layers", "confusion", "per_class", "reliability", "mistakes"}
     network |= {"filters", "picture", "distortions"}
     maps = {f"maps_{name}" for name in ("conv1", "norm1", "conv2", "norm2")}
     both = {f"compared_{name}" for name in both}
     assert files.keys() == curves | both | network | maps
+    # A command is typed as it stands there, and every argument has a line.
+    assert re.search(r"cifar10\.py[^<]* \\\n  --config=configs/base\.py \\\n", compared)
     # Every name is escaped, and what differs is in the table.
     assert HOSTILE not in compared
     assert html.escape(HOSTILE) in compared
@@ -121,7 +131,7 @@ def test_a_report_holds_what_it_is_to(compared, workdirs):
 
 @pytest.fixture(scope="module")
 def browse(environment):
-    """Returns (page, width) -> what a browser makes of it; speaks WebDriver."""
+    """Returns (page, width, dark) -> what a browser makes of it; speaks WebDriver."""
     if not (DRIVER and BROWSER):
         pytest.skip("needs chromium and chromedriver (Debian: chromium-driver)")
     driver = subprocess.Popen(
@@ -144,10 +154,11 @@ def browse(environment):
             with opener.open(request, timeout=60) as answer:
                 return json.load(answer)["value"]
 
-        def browse(page, width):
+        def browse(page, width, dark):
+            scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
             options = {
                 "binary": BROWSER,
-                "args": ["--headless", "--no-sandbox", "--disable-gpu"],
+                "args": ["--headless", "--no-sandbox", "--disable-gpu", scheme],
                 "mobileEmulation": {
                     "deviceMetrics": {"width": width, "height": 800, "pixelRatio": 1}
                 },
@@ -164,7 +175,21 @@ def browse(environment):
                     "script": """
                         for (const details of document.querySelectorAll('details'))
                             details.open = true;
+                        const ground = getComputedStyle(document.body).backgroundColor;
+                        const canvas = document.createElement('canvas');
+                        canvas.width = canvas.height = 400;
+                        const pen = canvas.getContext('2d');
+                        pen.drawImage([...document.images].find(
+                            i => i.alt.startsWith('loss over')), 0, 0, 400, 400);
+                        const title = pen.getImageData(0, 0, 400, 24).data;
+                        let alpha = 0, light = 0;
+                        for (let i = 0; i < title.length; i += 4) {
+                            alpha += title[i + 3];
+                            light += title[i + 3] * title[i + 1];
+                        }
                         return {
+                            ground: ground.match(/\\d+/g).slice(0, 3).map(Number),
+                            ink: light / alpha,
                             title: document.title,
                             scripts: document.scripts.length,
                             images: document.images.length,
@@ -188,9 +213,9 @@ def browse(environment):
         yield browse
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-def test_a_browser_shows_all_of_it(browse, compared, workdirs, width):
-    found, log = browse(workdirs[0] / "report" / "index.html", width)
+@pytest.mark.parametrize(("width", "dark"), [(390, True), (1280, False)])
+def test_a_browser_shows_all_of_it(browse, compared, comparison, width, dark):
+    found, log = browse(comparison / "index.html", width, dark)
     assert log == []
     assert found["title"] == f"2 runs: {HOSTILE} 0, {HOSTILE} 1"
     assert found["images"] == found["loaded"] == compared.count("<img ")
@@ -199,6 +224,11 @@ def test_a_browser_shows_all_of_it(browse, compared, workdirs, width):
     assert found["seen"] == width
     assert found["needed"] <= width
     assert found["widest"] <= width
+    # What is drawn is light on a dark page, and dark on a light one.
+    if dark:
+        assert max(found["ground"]) < 50 and found["ink"] > 200
+    else:
+        assert min(found["ground"]) > 250 and found["ink"] < 60
 
 
 def test_runs_are_told_apart_by_their_folders_and_own_fields(call, workdirs, tmp_path):
@@ -212,15 +242,16 @@ def test_runs_are_told_apart_by_their_folders_and_own_fields(call, workdirs, tmp
         config["train"]["steps"] = 3 if name == "one" else 50
         (folders[-1] / "config.json").write_text(json.dumps(config))
     flags = (*(f"--workdir={folder}" for folder in folders), "--config.seed=7")
-    done = call("report.py", *flags)
+    done = call("report.py", *flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     unfinished = f"warning: {folders[1]} is not finished: it has logged step 3 of 50"
     assert unfinished in done.stderr and f"{folders[0]} is not" not in done.stderr
-    page = (folders[0] / "report" / "index.html").read_text()
+    (page,) = (file.read_text() for file in tmp_path.glob("runs/*/index.html"))
     assert f"<th>{folders[0]}</th><th>{folders[1]}</th>" in page
     assert "<td>config: optim.learning_rate</td><td>0.1</td><td>0.2</td>" in page
-    compared, _, _ = page.partition("From here on")
+    compared, _, _ = page.partition("<h2>From here on")
     assert re.search(rf"{folders[0]} ends at .*{folders[1]} ends at", compared)
+    assert compared.count("<table>") == 1
     assert "<td>seed</td><td>0</td>" in page
 
 
@@ -242,6 +273,7 @@ def test_without_a_checkpoint_there_are_still_curves(call, workdirs, tmp_path):
     page, said = report(call, workdir)
     assert "has no checkpoint" in said and "has no checkpoint" in page
     assert 'alt="loss over the steps' in page and "confusion" not in page
+    assert 'alt="layers of CifarCNN' in page
 
 
 def test_a_folder_that_is_not_one_is_refused(call, workdirs, tmp_path):
@@ -256,9 +288,11 @@ def test_a_folder_that_is_not_one_is_refused(call, workdirs, tmp_path):
         ("--workdir=~/no",): r"/home\d+/no/config.json",
         (f"--workdir={workdir}",): "need a folder that can be written",
         (f"--workdir={nothing}",): "nothing to report yet",
+        (f"--workdir={workdirs[0]},{workdirs[1]}",): "need a folder that can be writ",
     }
+    (tmp_path / "runs").write_text("in the way of a comparison")
     for flags, words in cases.items():
-        done = call("report.py", *flags)
+        done = call("report.py", *flags, cwd=tmp_path)
         assert done.returncode == 2, done.stderr
         *warnings, error = done.stderr.splitlines()
         assert re.fullmatch(rf"error: .*{words}.*", error), done.stderr

@@ -183,9 +183,21 @@ def test_nothing_in_the_picture_is_cut_off(row: dict) -> None:
             assert not over, (texts[i], over)
 
 
-def test_a_table_of_counted_rows_alone_has_a_picture(row: dict) -> None:
-    counted = {**row, "checks": row["checks"][-1:]}
-    Image.open(io.BytesIO(output.chart([counted]))).verify()
+@pytest.mark.parametrize(
+    ("band", "at"),
+    [((0.9e6, 1.1e6), 0.34149), ((1_068_298, 1_068_298), 0), ((0, None), 0.5)],
+    ids=["band", "number", "open"],
+)
+def test_a_counted_quantity_is_a_dot(row: dict, band: tuple, at: float) -> None:
+    counted = {**row["checks"][-1], "band": band}
+    with plots.figure() as figure:
+        output.draw(figure, [{**row, "checks": [counted]}])
+        (axes,) = figure.axes
+        dots = [line for line in axes.lines if line.get_marker() == "o"]
+        assert [list(dot.get_xdata()) for dot in dots] == [[pytest.approx(at)]]
+        assert "1,068,298, counted" in [text.get_text() for text in axes.texts]
+        (key,) = figure.legends
+        assert [text.get_text() for text in key.get_texts()] == [counted["verdict"]]
 
 
 def test_the_picture_has_a_line_for_each_interval(row: dict) -> None:
