@@ -62,6 +62,7 @@ FLAGS = {
     "mnist.py": SHORT,
     "search.py": ONE_VIEW,
     "benchmark.py": ["--rounds=1"],
+    "verify.py": ["--only=machine"],
 }
 PLACE = Path("PATH") / "TO"
 
