@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import runpy
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,9 +12,10 @@ from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
+from ml_collections.config_flags import tuple_parser
 
 from cnnjax import config as configs
-from cnnjax.errors import InputError, RunError, one_line
+from cnnjax.errors import InputError, RunError, one_line, raised_at
 from cnnjax.runtime import backend, signals
 from cnnjax.workdir import files
 
@@ -33,6 +35,20 @@ _DEFINE: dict[type, Callable[..., Any]] = {
     int: flags.DEFINE_integer,
     bool: flags.DEFINE_boolean,
 }
+
+
+class _TupleParser(tuple_parser.TupleParser):
+    """Reads the fields that are tuples, see `config.parse_tuple`."""
+
+    def parse(self, argument: Any) -> tuple[Any, ...]:
+        """Returns the tuple that an argument, or the field's default, stands for."""
+        if isinstance(argument, str):
+            return configs.parse_tuple(argument)
+        parsed: tuple[Any, ...] = super().parse(argument)
+        return parsed
+
+
+config_flags.register_flag_parser_for_type(tuple, _TupleParser())
 
 
 def main(
@@ -55,9 +71,11 @@ def main(
     def parse_and_run(argv: Sequence[str]) -> None:
         values = flags.FlagValues()
         argv = with_path(argv, default_config)
-        config = config_flags.DEFINE_config_file(
-            "config", flag_values=values, sys_argv=argv
-        )
+        made = _made_by(Path(argv.pop(1).split("=", 1)[1]))
+        with _flag_errors():  # this already looks up the fields in argv
+            config = config_flags.DEFINE_config_dict(
+                "config", made, flag_values=values, sys_argv=argv
+            )
         workdir = flags.DEFINE_string("workdir", "", "", flag_values=values)
         for name in many:
             flags.DEFINE_multi_string(name, [], "", flag_values=values)
@@ -181,16 +199,47 @@ def _parse(
     return positional
 
 
+def _made_by(path: Path) -> ConfigDict:
+    """Returns the configuration that the `get_config` of a file makes.
+
+    Raises:
+        InputError: the file, which is a program, fails, or it makes something else.
+    """
+    try:
+        get_config = runpy.run_path(str(path)).get("get_config")
+        made = get_config() if callable(get_config) else None
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:  # a program may raise anything
+        raise InputError(
+            f"{path} fails with {type(error).__name__}: {one_line(error)}"
+            f"{raised_at(error)}; correct it, or name another --config"
+        ) from error
+    if not isinstance(made, ConfigDict):
+        got = "has no get_config()"
+        if callable(get_config):
+            got = f"returns {made!r:.40} from get_config()"
+        raise InputError(
+            f"{path} {got}, need get_config() that returns a ConfigDict; begin it with"
+            " cnnjax.default_config, as the files of experiments/configs do"
+        )
+    return made
+
+
 @contextmanager
 def _flag_errors() -> Iterator[None]:
     try:
         yield
     except (AttributeError, KeyError) as error:
-        field = str(error).strip("\"'")
+        # ml_collections quotes its message, and a KeyError quotes that again.
+        text = " ".join(re.sub(r"\\n|[\\'\"]", " ", str(error)).split())
+        field, _, near = text.rpartition("lookup: ")[2].partition(" Did you mean ")
+        meant = f", perhaps {near.split()[0]} is meant" if near else ""
         raise InputError(
-            f"the configuration has no field {field}; cnnjax/config.py lists them"
+            f"the configuration has no field {field}{meant}; cnnjax/config.py lists"
+            " them"
         ) from error
-    except Exception as error:  # a config file is a program and may raise anything
+    except Exception as error:  # ml_collections raises whatever its parsers raise
         message = f"{type(error).__name__}: {one_line(error)}"
         raise InputError(f"{message}; see --help") from error
 
@@ -202,16 +251,19 @@ def with_path(argv: Sequence[str], default: str) -> list[str]:
     from the folder of the scripts.
 
     Raises:
-        InputError: there is no such file.
+        InputError: there is no such file, or several are named.
     """
     argv, path = list(argv), default
     # `--config` must come before the fields that override it.
-    at, until = 1, 1
+    at, until, given = 1, 1, 0
     for i, argument in enumerate(argv[1:], start=1):
         if argument in ("--config", "-config") and i + 1 < len(argv):
-            at, until, path = i, i + 2, argv[i + 1]
+            at, until, path, given = i, i + 2, argv[i + 1], given + 1
         elif argument.startswith(("--config=", "-config=")):
             at, until, path = i, i + 1, argument.split("=", 1)[1]
+            given += 1
+    if given > 1:
+        raise InputError(f"got --config {given} times, need one file; leave out others")
     scripts = Path(argv[0]).resolve().parent
     candidates = [Path(path).resolve(), scripts / path]
     for candidate in candidates:
@@ -231,8 +283,7 @@ def name(default: str) -> str:
 def recipe(stem: str) -> ConfigDict:
     """Returns the configuration of `configs/<stem>.py` in the folder of the scripts."""
     path = Path(sys.argv[0]).resolve().parent / "configs" / f"{stem}.py"
-    config: ConfigDict = runpy.run_path(str(path))["get_config"]()
-    return config
+    return _made_by(path)
 
 
 DONE, FAILED, BAD_INPUT, CTRL_C, BROKEN_PIPE = 0, 1, 2, 130, 141
@@ -259,8 +310,8 @@ def exit_with(parse_and_run: Callable[[Sequence[str]], None], usage: str) -> Non
             parse_and_run(sys.argv)
     except InputError as error:
         code = _complain(error, BAD_INPUT)
-    except BrokenPipeError as error:
-        code = _complain(error, BROKEN_PIPE)
+    except BrokenPipeError:  # the reader, such as `head`, has had enough
+        code = BROKEN_PIPE
     except (RunError, OSError, MemoryError) as error:
         code = _complain(error, getattr(error, "exit_code", FAILED))
     except KeyboardInterrupt:
@@ -290,8 +341,9 @@ def _flushed(code: int) -> int:
         sys.stdout.flush()
     except OSError as error:
         signals.discard(sys.stdout)
-        broken = isinstance(error, BrokenPipeError)
-        return code or _complain(error, BROKEN_PIPE if broken else FAILED)
+        if isinstance(error, BrokenPipeError):
+            return code or BROKEN_PIPE
+        return code or _complain(error, FAILED)
     return code
 
 

@@ -247,6 +247,12 @@ def default_config(model: str = "CifarCNN") -> ConfigDict:
 
     Raises:
         InputError: there is no such network.
+
+    Example:
+        >>> config = cj.default_config("LeNet5")
+        >>> config.train.steps = 20
+        >>> config.model.variant
+        '1998'
     """
     _check_model({"model.name": model})
     known = fields(model)
@@ -304,14 +310,19 @@ def filled(values: Mapping[str, Any]) -> dict[str, Any]:
     return flatten({n: field.default for n, field in known if field.is_new}) | flat
 
 
-def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(values: Any) -> dict[str, Any]:
     """Returns {"a.b": value} of nested mappings, with tuples as lists, as in JSON."""
+    flat = _flatten(values).items()
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in flat}
+
+
+def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping | ConfigDict):
-            flat |= flatten(value, f"{prefix}{name}.")
+            flat |= _flatten(value, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+            flat[prefix + name] = value
     return flat
 
 
@@ -486,13 +497,3 @@ def _check_seeds(flat: Mapping[str, Any]) -> None:
                 f"got num_seeds={num_seeds} with {name}={flat[name]}, need {value} for"
                 f" more than one seed; set --config.{name}={value}"
             )
-
-
-def _flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, ConfigDict):
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat

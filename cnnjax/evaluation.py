@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cnnjax.data.dataset import Split
+from cnnjax.data.dataset import Split, checked
 from cnnjax.metrics import Metrics, with_spread
 from cnnjax.models.forward import Variables
 from cnnjax.parallel import Part, Partitioner, make_mesh
@@ -138,7 +138,19 @@ def evaluate(
     Returns:
         `accuracy` (a fraction), `correct`, `count` and `loss` (mean, in nats); and the
         same as `ema/...` if the recipe keeps a moving average of the weights.
+
+    Raises:
+        InputError: the split is empty or not as `Split` says, or a label is beyond the
+            classes of a network with a field `num_classes`.
+
+    Example:
+        >>> data, recipe = cj.load_dataset("digits"), cj.make_recipe(cj.MLP())
+        >>> state = cj.init_state(recipe, data.image_shape, seed=0)
+        >>> found = cj.evaluate(recipe, state, data.test)
+        >>> found["count"], sorted(found)
+        (296, ['accuracy', 'correct', 'count', 'loss'])
     """
+    split = checked("evaluate", split, getattr(recipe.model, "num_classes", None))
     partitioner = Partitioner(make_mesh(1))
     evaluator = Evaluator(
         recipe,

@@ -106,15 +106,16 @@ def load(path: Path) -> tuple[export.Exported, dict[str, Any]]:
         probabilities float32 [batch, num_classes]; and the card.
 
     Raises:
-        InputError: one of the files is missing or was not written by `write`, or the
-            export has another input or output.
+        InputError: one of the files is missing, or the export has another input or
+            output.
+        NotAnExportError: one of them is damaged or something else.
     """
     content, card = exports.read(path)
     try:
         exported = export.deserialize(bytearray(content))
     # Parsing the binary format raises assertions and errors of several packages.
     except Exception as error:
-        raise exports.not_one(path, type(error).__name__) from error
+        raise exports.NotAnExportError(path, type(error).__name__) from error
     _check_takes_pictures(path, exported, len(card["classes"]))
     return exported, card
 

@@ -192,5 +192,5 @@ def embedded_note(config: ConfigDict, dataset: Dataset, default_name: str = "") 
     return (
         f"{wanted} is not on this machine and {why}: this run uses"
         f" the embedded data set '{dataset.name}', and its accuracy says nothing about"
-        f" {wanted}"
+        f" {wanted}; python experiments/inspect_data.py says where to get it"
     )

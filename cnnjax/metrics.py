@@ -49,7 +49,7 @@ class Metrics:
         return jax.tree.map(jnp.add, self, other)
 
 
-def is_among_top(logits: jax.Array, labels: jax.Array, k: int = 1) -> jax.Array:
+def is_among_top(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
     """Returns whether fewer than `k` other classes score at or above the label's class.
 
     A tie counts as wrong, while `tf.nn.in_top_k` counts it as right: a network that

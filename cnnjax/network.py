@@ -4,6 +4,7 @@ It is that of a run, of a file of exported weights, or one of those that come tr
 """
 
 import dataclasses
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 import safetensors.numpy
 from flax import traverse_util
 
@@ -99,18 +101,21 @@ class Network:
         grads = jax.grad(total)(images.astype(jnp.float32))
         return jnp.max(jnp.abs(grads), axis=-1)
 
-    def predict(self, images: np.ndarray, batch_size: int = 100) -> np.ndarray:
+    def predict(self, images: npt.ArrayLike, batch_size: int = 100) -> np.ndarray:
         """Returns the class probabilities, float32 [n, num_classes].
 
         `images` are uint8 [n, *image_shape], n at least 1, and are computed in batches.
 
         Raises:
-            ValueError: the images are of another shape or type.
+            ValueError: the images are of another shape or type, or there is none.
         """
-        if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
+        images = np.asarray(images)
+        fit = images.dtype == np.uint8 and images.shape[1:] == self.image_shape
+        if not fit or not len(images):
             raise ValueError(
                 f"got pictures {images.dtype} {list(images.shape)}, need uint8"
-                f" {['n', *self.image_shape]} in [0, 255]; convert or resize them"
+                f" {['n', *self.image_shape]} in [0, 255], n at least 1;"
+                f" {'convert or resize them' if images.size else 'give one at least'}"
             )
         return in_batches(self.probabilities, images, batch_size)
 
@@ -127,12 +132,18 @@ def load_network(source: str | Path, seed_index: int = -1) -> Network:
         InputError: there is no such run, file or name, it has no checkpoint or fewer
             seeds, or its images are not square and grey or RGB.
         RunError: no checkpoint is intact.
+
+    Example:
+        >>> network = cj.load_network("mnist")
+        >>> image = cj.load_dataset("digits").test.images[:1]
+        >>> network.class_names[network.predict(image)[0].argmax()]
+        '5'
     """
     if seed_index < -1:
         raise InputError(
             f"got seed_index={seed_index}, need one from 0 on, or -1 for all"
         )
-    path = Path(source)
+    path = Path(os.path.expanduser(source))
     if not (path / files.CONFIG).exists() and pretrained_path(str(source)).exists():
         path = pretrained_path(str(source))
     if not path.exists():
@@ -187,7 +198,7 @@ def _of_file(path: Path, seed_index: int) -> Network:
         image_shape = _image_shape(exports.card_path(path), card["input"]["shape"][1:])
         num_seeds, step, weights = card["networks"], card["step"], card["weights"]
     except (safetensors.SafetensorError, KeyError, TypeError) as error:
-        raise exports.not_one(path, f"{type(error).__name__}: {error}") from error
+        raise exports.NotAnExportError(path, f"{type(error).__name__}: {error}") from error
     model = loading.make_model(config, len(card["classes"]))
     data = config.data
     preprocessing = augment.Preprocessing(data.crop, data.distortions, data.normalise)
@@ -232,7 +243,7 @@ def _check_fits(
     found = {name: value.shape for name, value in flat.items()}
     for name in sorted(needed.keys() | found.keys()):
         if needed.get(name) != found.get(name):
-            raise exports.not_one(
+            raise exports.NotAnExportError(
                 path,
                 f"{name} is {found.get(name, 'missing')}, and {type(model).__name__}"
                 f" needs {needed.get(name, 'no such array')}",

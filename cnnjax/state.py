@@ -93,7 +93,8 @@ def init_state(
     Example:
         >>> recipe = cj.make_recipe(cj.MLP(), ema_decay=0.999)
         >>> one, two = (cj.init_state(recipe, (28, 28, 1), seed=0) for _ in range(2))
-        >>> bool((one.params["hidden"]["kernel"] == two.params["hidden"]["kernel"]).all())
+        >>> one, two = (state.params["hidden"]["kernel"] for state in (one, two))
+        >>> bool((one == two).all())
         True
     """
     seed = jnp.asarray(seed, jnp.uint32)

@@ -19,8 +19,8 @@ def run(arguments: list[str], workdir: str, port: int) -> None:
     """Serves the page until it is stopped.
 
     Raises:
-        InputError: Gradio is not installed, there is no such network, or the port is
-            taken.
+        MissingPackageError: Gradio is not installed.
+        InputError: there is no such network, or the port is taken.
     """
     del arguments  # none are taken
     if not 1 <= port < 2**16:

@@ -229,6 +229,23 @@ def test_a_stored_configuration_is_not_trusted(
         config.from_stored(stored)
 
 
+def test_a_run_of_a_newer_version_says_which_fields_are_unknown() -> None:
+    stored = config.default_config("MLP").to_dict()
+    stored["train"]["warm_start"] = stored["data"]["mixup"] = 0.1
+    with pytest.raises(InputError) as caught:
+        config.from_stored(stored)
+    assert str(caught.value) == (
+        "a stored configuration of MLP has no field data.mixup, train.warm_start; a"
+        " newer version may have written it, so read it with that version"
+    )
+
+
+def test_a_network_is_one_of_models() -> None:
+    need = "got model.name='Mlp', need one of CifarCNN, SimpleCNN, MLP, LeNet5, the"
+    with pytest.raises(InputError, match=need):
+        config.default_config("Mlp")
+
+
 def test_a_field_is_a_value() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.FIELDS["seed"].default = 1

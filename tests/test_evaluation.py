@@ -1,6 +1,7 @@
 """Every picture counts once, whatever the batch, the devices and the views."""
 
 import dataclasses
+import inspect
 import statistics
 
 import flax.linen as nn
@@ -9,13 +10,22 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from cnnjax import evaluation
 from cnnjax.data.dataset import Split
-from cnnjax.evaluation import Evaluator, evaluate, evaluate_state, summarise
+from cnnjax.errors import InputError
+from cnnjax.evaluation import (
+    Evaluator,
+    evaluate,
+    evaluate_state,
+    padded_batches,
+    summarise,
+)
 from cnnjax.metrics import of_seed
 from cnnjax.parallel import MODES, Partitioner, make_mesh
 from cnnjax.recipe import Recipe, make_recipe
 from cnnjax.runtime.clocks import Clocks
 from cnnjax.state import init_state
+from cnnjax.step import make_eval_step
 
 BATCH = 16
 
@@ -71,16 +81,33 @@ def test_every_picture_counts_once(num_devices: int, mode: str) -> None:
         np.testing.assert_allclose(found["test/loss"], loss, rtol=1e-5)
 
 
-def test_a_constant_network_is_never_right() -> None:
+def test_a_constant_network_is_never_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In batches that are rounded up to a multiple of the devices, and no further."""
+    sizes = []
+
+    def watched(split: Split, batch_size: int):
+        sizes.append(batch_size)
+        return padded_batches(split, batch_size)
+
+    monkeypatch.setattr(evaluation, "padded_batches", watched)
+
     class Constant(nn.Module):
         @nn.compact
         def __call__(self, images, dropout_keys=None):
             return np.zeros((images.shape[0], 5), np.float32)
 
     split = Split(np.zeros((20, 4, 4, 1), np.uint8), np.zeros(20, np.int32))
-    for top_k, correct in ((1, 0), (5, 20)):
-        evaluate, _ = evaluator(8, "jit", recipe_of(Constant()), top_k=top_k)
+    for top_k, batch_size, correct in ((1, 13, 0), (5, 16, 20)):
+        options = {"top_k": top_k, "batch_size": batch_size}
+        evaluate, _ = evaluator(8, "jit", recipe_of(Constant()), **options)
         assert evaluate({}, split).correct == correct
+    assert sizes == [16, 16]
+
+
+@pytest.mark.parametrize("function", [evaluate, Evaluator, make_eval_step])
+def test_by_default_it_is_one_view_and_one_guess(function) -> None:
+    options = inspect.signature(function).parameters
+    assert options["num_views"].default == options["top_k"].default == 1
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -169,3 +196,30 @@ def test_the_average_of_the_weights_is_evaluated_beside_them() -> None:
     assert evaluate(recipe, without, split).keys() == {
         *("accuracy", "correct", "count", "loss")
     }
+
+
+class Known(Linear):
+    """A network that says how many classes it tells apart."""
+
+    num_classes: int = 5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda images, labels: (images / 255, labels), r"\[0, 1\], store \(255 \* im"),
+        (lambda images, labels: (images, labels + 5), r"\[5, 9\], out of range for 5"),
+        (lambda images, labels: (images, labels[:-1]), "20 images and 19 labels"),
+        (lambda images, labels: (images[:0], labels[:0]), "at least one example is"),
+    ],
+)
+def test_a_split_made_by_hand_is_checked(change, message) -> None:
+    recipe, split = recipe_of(Known()), noise(20, seed=0)
+    state = init_state(recipe, (4, 4, 1), seed=0)
+    with pytest.raises(InputError, match=f"^evaluate: .*{message}"):
+        evaluate(recipe, state, Split(*change(split.images, split.labels)))
+    as_lists = Split(split.images.tolist(), split.labels.tolist())
+    with pytest.raises(InputError, match=r"int64 .*store images\.astype\(np\.uint8\)"):
+        evaluate(recipe, state, as_lists)
+    as_list = Split(split.images, split.labels.tolist())
+    assert evaluate(recipe, state, as_list) == evaluate(recipe, state, split)

@@ -23,6 +23,12 @@ def test_label_smoothing_by_hand() -> None:
     np.testing.assert_allclose(smoothed, [-(targets * log_softmax).sum()], 1e-6)
 
 
+def test_the_mean_of_the_views_by_hand() -> None:
+    shares = np.array([[[0.5, 0.25, 0.25]], [[0.125, 0.75, 0.125]]])
+    found = losses.log_mean_softmax(jnp.asarray(np.log(shares) + 3))
+    np.testing.assert_allclose(np.exp(found), [[0.3125, 0.5, 0.1875]], 1e-6)
+
+
 def params() -> dict:
     return {
         "conv1": {"kernel": jnp.full((2, 2), 5.0), "bias": jnp.ones(2)},

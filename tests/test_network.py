@@ -98,9 +98,12 @@ def test_several_networks_average_their_probabilities(images) -> None:
 
 def test_pictures_that_do_not_fit(images) -> None:
     made = linear(kernel_of(0))
-    for wrong in (images / 255, images[0], images[:, :7], images[..., :1]):
+    for wrong in (images / 255, images[0], images[:, :7], images[..., :1], None, ["a"]):
         with pytest.raises(ValueError, match=r"got pictures .*, need uint8 \['n', 8,"):
             made.predict(wrong)
+    with pytest.raises(ValueError, match=r"got pictures uint8 \[0, 8, .*n at least 1"):
+        made.predict(images[:0])
+    np.testing.assert_array_equal(made.predict([*images]), made.predict(images))
 
 
 def test_batches_change_nothing() -> None:
@@ -161,6 +164,13 @@ def test_exported_weights_are_the_network(write, num_seeds, seed_index) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 1), np.uint8)
     one = dataclasses.replace(made, variables=expected, num_seeds=left)
     np.testing.assert_array_equal(loaded.predict(images), one.predict(images))
+
+
+def test_a_network_may_be_named_from_the_home_folder(write, monkeypatch) -> None:
+    _, path = write(1)
+    folder, _, name = path.rpartition("/")
+    monkeypatch.setenv("HOME", folder)
+    assert load_network(f"~/{name}").step == 7
 
 
 def test_what_is_no_network_is_refused(write, tmp_path) -> None:

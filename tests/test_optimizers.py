@@ -1,3 +1,5 @@
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +7,10 @@ import optax
 import pytest
 
 from cnnjax import optimizers
+from cnnjax.config import FIELDS
 from cnnjax.losses import Penalty
+from cnnjax.models.facts import Facts
+from cnnjax.recipe import make_recipe
 
 
 def schedule(name: str, **changes):
@@ -161,6 +166,19 @@ def test_unknown_names() -> None:
         schedule("cyclic")
     with pytest.raises(ValueError, match="got optimizer 'lion', need one of adam"):
         optimizers.make_optimizer("lion", schedule("constant"))
+
+
+def test_defaults_are_the_same_wherever_they_stand() -> None:
+    """Here, in `make_recipe`, in a configuration and in what a network states."""
+    ours = inspect.signature(optimizers.make_optimizer).parameters
+    of_recipe = inspect.signature(make_recipe).parameters
+    for name in ("momentum", "weight_decay"):
+        assert ours[name].default == of_recipe[name].default
+        assert ours[name].default == FIELDS[f"optim.{name}"].default
+    warmup = inspect.signature(optimizers.make_schedule).parameters["warmup_steps"]
+    assert warmup.default == of_recipe["warmup_steps"].default == 0
+    assert ours["output_layer"].default == Facts().output_layer
+    assert not ours["penalty"].default.l1 and not ours["penalty"].default.l2
 
 
 @pytest.mark.parametrize("name", optimizers.SCHEDULES)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -77,14 +78,15 @@ def test_a_command_can_be_run(command: str) -> None:
         return
     named = [a for a in arguments if a.startswith("--config=")]
     path = named[0].split("=", 1)[1] if named else DEFAULTS[name]
-    argv = ["", f"--config={ROOT / 'experiments' / path}"]
+    made = runpy.run_path(str(ROOT / "experiments" / path))["get_config"]()
+    argv = [""]
     argv += [a for a in arguments if not a.startswith("--config=")]
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", "", "", flag_values=values)
     flags.DEFINE_multi_string("vary", [], "", flag_values=values)  # search.py's
-    made = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    config_flags.DEFINE_config_dict("config", made, flag_values=values, sys_argv=argv)
     assert values(argv) == [""]
-    config.validate(made.value)
+    config.validate(made)
 
 
 def anchors(text: str) -> set[str]:

@@ -104,12 +104,19 @@ class Linear(nn.Module):
         return nn.Dense(10, use_bias=False, name="logits")(x.reshape(len(x), -1))
 
 
-def test_the_gradient_s_norm_by_hand() -> None:
-    """Of the cross-entropy alone, and not of the update that the optimiser makes."""
-    recipe = make_recipe(Linear(), optimizer="momentum", learning_rate=0.5, l2=0.1)
+def test_the_metrics_by_hand() -> None:
+    """All of the parameters before the update, and of the examples of the mask.
+
+    The norm is of the cross-entropy's gradient alone, and not of the update.
+    """
+    recipe = make_recipe(
+        Linear(), optimizer="momentum", learning_rate=0.02, l1=0.01, l2=0.1
+    )
     state = init_state(recipe, (4, 4, 1), seed=0)
     rng = np.random.default_rng(0)
     x, label = rng.normal(size=(6, 4, 4, 1)), rng.integers(0, 10, 6)
+    likeliest = np.argmax(x.reshape(6, -1) @ state.params["logits"]["kernel"], axis=1)
+    label[1:] = [*likeliest[1:3], *(likeliest[3:5] + 1) % 10, likeliest[5]]
     mask = np.array([1, 1, 1, 1, 0, 1], np.float32)
     batch = {
         "image": x.astype(np.float32),
@@ -122,10 +129,21 @@ def test_the_gradient_s_norm_by_hand() -> None:
         kernel = np.asarray(state.params["logits"]["kernel"], np.float64)
         state, metrics = step(state, batch)
         powers = np.exp(x.reshape(6, -1) @ kernel)
-        wrong = powers / powers.sum(axis=1, keepdims=True) - np.eye(10)[label]
+        softmax = powers / powers.sum(axis=1, keepdims=True)
+        wrong = softmax - np.eye(10)[label]
         gradient = x.reshape(6, -1).T @ (wrong * mask[:, None]) / mask.sum()
-        norm = np.sqrt(np.sum(gradient**2))
-        np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-5)
+        loss = np.average(-np.log(softmax[np.arange(6), label]), weights=mask)
+        l2 = 0.1 * np.sum(kernel**2) / 2
+        expected = {
+            "loss": loss + l2 + 0.01 * np.sum(np.abs(kernel)),
+            "cross_entropy": loss,
+            "l2": l2,
+            "accuracy": np.average(softmax.argmax(axis=1) == label, weights=mask),
+            "grad_norm": np.sqrt(np.sum(gradient**2)),
+        }
+        assert 0 < expected["accuracy"] < 1 and metrics.keys() == expected.keys()
+        for name, value in expected.items():
+            np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
 
 
 @pytest.fixture(scope="module", params=RECIPES)
@@ -237,7 +255,9 @@ def test_dropout_masks_follow_seed_and_position() -> None:
         def __call__(self, images, dropout_keys=None):
             draw = jax.vmap(lambda key: jax.random.uniform(key, (10,)))
             self.param("unused", nn.initializers.zeros, (1,))
-            return draw(dropout_keys) if dropout_keys is not None else images
+            if dropout_keys is None:
+                return jnp.zeros((len(images), 10))
+            return draw(dropout_keys)
 
     recipe = make_recipe(Fed(), optimizer="sgd", learning_rate=0.1)
     step = jax.jit(make_train_step(recipe))
@@ -250,3 +270,7 @@ def test_dropout_masks_follow_seed_and_position() -> None:
 
     assert loss(0, batch) == loss(0, batch)
     assert len({loss(0, batch), loss(1, batch), loss(0, later)}) == 3
+    keys = prng.at_positions(prng.from_seed(1, prng.DROPOUT), later["position"])
+    logits = jax.vmap(lambda key: jax.random.uniform(key, (10,)))(keys)
+    expected = jnp.mean(losses.cross_entropy(logits, batch["label"]))
+    np.testing.assert_allclose(loss(1, later), expected, rtol=1e-6)

@@ -47,7 +47,8 @@ class Preprocessing:
         normalise: "per_image" or "unit", see `normalise`.
 
     Example:
-        >>> cj.Preprocessing(24, ("crop", "flip"), "per_image").output_shape((32, 32, 3))
+        >>> seen = cj.Preprocessing(24, ("crop", "flip"), "per_image")
+        >>> seen.output_shape((32, 32, 3))
         (24, 24, 3)
     """
 

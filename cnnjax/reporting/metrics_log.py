@@ -2,11 +2,13 @@
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from cnnjax.errors import RunError
 from cnnjax.metrics import mean_of
 
 
@@ -22,6 +24,10 @@ class Writer:
         # Line buffering, so that a killed run loses at most one line.
         self._file = path.open("a", buffering=1)
         self._also = also
+        self._path, self._is_linked = path, self._links() > 0
+
+    def _links(self) -> int:
+        return os.fstat(self._file.fileno()).st_nlink
 
     def __enter__(self) -> "Writer":
         return self
@@ -40,7 +46,15 @@ class Writer:
         Args:
             step: number of completed updates.
             values: numbers and texts, or lists with one of them per seed.
+
+        Raises:
+            RunError: the file has been deleted, so that its lines would be lost.
         """
+        if self._is_linked and not self._links():
+            raise RunError(
+                f"{self._path} was deleted while this ran, and its lines are lost; the"
+                " checkpoints are kept: run the same again to go on from the last"
+            )
         record = {"step": step} | {name: _jsonable(v) for name, v in values.items()}
         self._file.write(json.dumps(record, allow_nan=False) + "\n")
         if self._also is not None:

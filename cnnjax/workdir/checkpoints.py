@@ -27,6 +27,15 @@ class Checkpoints:
     The newest two are kept, and the one with the highest score. Each records which that
     is, so that this is known even if the others are damaged. Saving is asynchronous:
     `check`, the next save or the end of the block raises the error of a save.
+
+    Example:
+        >>> state = cj.init_state(cj.make_recipe(cj.MLP()), (28, 28, 1), seed=0)
+        >>> run = {"config": "mine", "data": "digits", "seed": 0}
+        >>> with cj.Checkpoints("runs/kept", run=run) as checkpoints:
+        ...     checkpoints.save(0, state, {"why": "an example"})
+        ...     restored, about = checkpoints.restore_latest(state)
+        >>> int(restored.step), about
+        (0, {'why': 'an example'})
     """
 
     def __init__(

@@ -14,6 +14,16 @@ from cnnjax.errors import InputError
 from cnnjax.workdir import files
 
 
+class NotAnExportError(InputError):
+    """A file is not what `experiments/export.py` wrote."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"{path} cannot be read as an export ({reason}); need the file and its card"
+            " as experiments/export.py wrote them; export the run again"
+        )
+
+
 def card_path(path: Path) -> Path:
     """Returns the path of an export's card: that of the export with `.json` added."""
     return path.with_name(f"{path.name}.json")
@@ -35,7 +45,8 @@ def read(path: Path) -> tuple[bytes, dict[str, Any]]:
     """Returns the content of an export and its card.
 
     Raises:
-        InputError: one of the files is missing or was not written by `write`.
+        InputError: one of the files is missing.
+        NotAnExportError: one of them was not written by `write`.
     """
     try:
         content = path.read_bytes()
@@ -47,15 +58,7 @@ def read(path: Path) -> tuple[bytes, dict[str, Any]]:
             " its card beside it, as experiments/export.py writes them"
         ) from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise not_one(card_path(path), "it is no card of an export") from error
+        raise NotAnExportError(card_path(path), "it is no card of an export") from error
     if hashlib.sha256(content).hexdigest() != needed[1]:
-        raise not_one(path, "its SHA-256 is not that of its card")
+        raise NotAnExportError(path, "its SHA-256 is not that of its card")
     return content, card
-
-
-def not_one(path: Path, reason: str) -> InputError:
-    """Returns the error of a file that is no export, for `reason`."""
-    return InputError(
-        f"{path} cannot be read as an export ({reason}); need the file and its card as"
-        " experiments/export.py wrote them; export the run again"
-    )

@@ -59,6 +59,17 @@ def test_a_flat_picture_is_standardised_to_zeros() -> None:
     np.testing.assert_allclose(augment.standard_view(flat, CHAPTER), 0.0, atol=1e-3)
 
 
+def test_a_nearly_flat_picture_is_not_blown_up() -> None:
+    """One value of 1 among n zeros deviates by less than the floor, 1 / sqrt(n)."""
+    one = np.zeros((1, 32, 32, 3), np.uint8)
+    one[0, 16, 16, 0] = 1
+    n = 24 * 24 * 3
+    expected = np.full(n, -1 / n) * np.sqrt(n)
+    expected[-1] = (1 - 1 / n) * np.sqrt(n)
+    found = np.sort(augment.standard_view(one, CHAPTER), axis=None)
+    np.testing.assert_allclose(found, expected, rtol=5e-5)
+
+
 def test_unit_without_distortions_only_scales() -> None:
     images = pictures(3)
     whole = Preprocessing(0, (), "unit")
@@ -184,6 +195,8 @@ def test_affine_draws_stay_within_their_ranges() -> None:
     shift = (
         np.linalg.solve(turn, (centre - affine[:, :, 2])[..., None])[..., 0] - centre
     )
+    correlations = np.corrcoef([zoom, degrees, *shift.T]) - np.eye(4)
+    assert np.all(np.abs(correlations) < 5 / np.sqrt(5000))
     for values, low, high in (
         (zoom, 0.9, 1.1),
         (degrees, -10, 10),
@@ -221,10 +234,9 @@ def test_whole_shifts_move_pixels_and_bring_in_zeros() -> None:
 
 def test_a_quarter_turn_is_numpy_s() -> None:
     image = np.random.default_rng(0).random((9, 9)).astype(np.float32)
-    turned = [np.rot90(image), np.rot90(image, -1)]
-    found = moved(image, degrees=90.0)
-    errors = [np.abs(found - expected).max() for expected in turned]
-    assert min(errors) < 1e-4 < max(errors)
+    for degrees, turns in ((90.0, -1), (-90.0, 1)):
+        found = moved(image, degrees=degrees)
+        np.testing.assert_allclose(found, np.rot90(image, turns), atol=1e-4)
 
 
 def test_resampling_is_scipy_s() -> None:

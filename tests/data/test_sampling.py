@@ -11,6 +11,12 @@ def test_every_epoch_uses_every_example_once(n: int) -> None:
         assert sorted(epoch) == list(range(n))
 
 
+def test_nobody_changes_the_order_of_others() -> None:
+    """All who ask for an epoch's order share one array."""
+    with pytest.raises(ValueError, match="read-only"):
+        sampling.permutation(0, 0, 8)[0] = 1
+
+
 def test_epochs_and_seeds_differ() -> None:
     orders = [
         sampling.permutation(seed, epoch, 100).tolist()

@@ -113,9 +113,6 @@ def call(environment):
             contextlib.redirect_stderr(err),
             pytest.raises(SystemExit) as exited,
         ):
-            # ml_collections loads a config so, over the one before it.
-            warnings.filterwarnings("ignore", "the load_module", DeprecationWarning)
-            patch.delitem(sys.modules, "config_config", raising=False)
             patch.delenv("TFDS_DATA_DIR", raising=False)
             for name, value in environment.items():
                 patch.setenv(name, value)

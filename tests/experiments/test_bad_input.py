@@ -1,12 +1,16 @@
 """Bad input is one line and exit code 2, and nothing is written or lost."""
 
+import contextlib
+import os
 import pickle
 import re
 import subprocess
+import sys
 
 import numpy as np
 import pytest
 
+from cnnjax import cli
 from cnnjax.data.tensorflow_import import import_tensorflow
 
 CONFIG = """
@@ -124,7 +128,7 @@ CASES = {
     ),
     "config-wrong-type": (
         "cifar10.py --config={root}/wrong_type.py",
-        r"fails with TypeError: [^^]*steps.*ten [^^]*\(.*wrong_type\.py:5\); correct it",
+        r"with TypeError: [^^]*steps.*ten [^^]*\(.*wrong_type\.py:5\); correct it",
     ),
     "config-syntax": ("cifar10.py --config={root}/syntax.py", "SyntaxError"),
     "config-fails": ("cifar10.py --config={root}/fails.py", "ZeroDivisionError"),
@@ -354,3 +358,17 @@ def test_a_configuration_that_raises_names_its_line(call, tmp_path):
     file.write_text(CONFIG.format(change="undefined_name"))
     done = call("cifar10.py", f"--config={file}", cwd=tmp_path)
     assert_one_line(done, rf"NameError: .*'undefined_name'.* \({file}:5\)")
+
+
+@pytest.mark.parametrize("length", [10, 100_000])  # the latter, before the last flush
+def test_a_reader_that_has_had_enough_is_told_nothing(monkeypatch, capsys, length):
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--help"])
+    with (
+        os.fdopen(writer, "w") as pipe,
+        contextlib.redirect_stdout(pipe),
+        pytest.raises(SystemExit) as exited,
+    ):
+        cli.exit_with(print, "x" * length)
+    assert (exited.value.code, capsys.readouterr().err) == (141, "")

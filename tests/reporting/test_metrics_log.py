@@ -1,10 +1,12 @@
 """What a run leaves to read: JSON lines, and the chapter's lines on the console."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from cnnjax.errors import RunError
 from cnnjax.metrics import with_spread
 from cnnjax.reporting import metrics_log
 
@@ -38,6 +40,18 @@ def test_a_list_of_many_seeds_is_one_of_json(tmp_path: Path) -> None:
         log.write(0, {"train/loss": [4.5, float("nan")], "eval/correct": [7, 8]})
     line = {"step": 0, "train/loss": [4.5, None], "eval/correct": [7, 8]}
     assert json.loads(path.read_text()) == line
+
+
+def test_a_file_deleted_while_it_is_written_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with metrics_log.Writer(path) as log, metrics_log.Writer(Path(os.devnull)) as none:
+        log.write(0, {"train/loss": 1.0})
+        path.rename(tmp_path / "moved")  # is still there to be read
+        log.write(1, {"train/loss": 1.0})
+        (tmp_path / "moved").unlink()
+        with pytest.raises(RunError, match=r"metrics\.jsonl was deleted .*the same"):
+            log.write(2, {"train/loss": 1.0})
+        none.write(2, {"train/loss": 1.0})
 
 
 @pytest.mark.skipif(not FULL_DISK.exists(), reason="Linux has it")

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -98,6 +99,19 @@ def test_output_to_a_full_disk_asks_and_is_named(redirect: str) -> None:
             print("a", file=getattr(sys, f"std{stream}"), flush=True)
             raise_if(stop.signum)
     assert not isinstance(stopped.value, StopRequestedError)
+
+
+def test_another_thread_leaves_handlers_and_streams_to_the_main_one() -> None:
+    """Python lets only the main thread set them; `train` may be called in any."""
+
+    def inside() -> list[object]:
+        with stop_requests() as stop:
+            assert not stop
+            return [*handlers(), sys.stdout, sys.stderr]
+
+    before = [*handlers(), sys.stdout, sys.stderr]
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(inside).result() == before
 
 
 def test_the_handlers_are_put_back_after_an_error() -> None:

@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from cnnjax.errors import InputError, RunError
 from cnnjax.parallel import Partitioner, make_mesh
 from cnnjax.recipe import make_recipe
+from cnnjax.runtime import processes
 from cnnjax.state import TrainState, init_state
 from cnnjax.workdir.checkpoints import Best, Checkpoints
 from cnnjax.workdir.integrity import digest
@@ -188,6 +189,12 @@ def edit_meta(change: Callable[[str], str]) -> Callable[[Path], None]:
     return edit
 
 
+def without_seal(text: str) -> str:
+    meta = json.loads(text)
+    del meta["seal"]
+    return json.dumps(meta)
+
+
 def empty(step: Path) -> None:
     shutil.rmtree(step)
     step.mkdir()
@@ -225,6 +232,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         edit_meta(lambda text: text.replace("1.25", "1.35")),
         "SHA-256",
     ),
+    "no digest of the meta": (edit_meta(without_seal), "KeyError: 'seal'"),
     "an empty folder": (empty, "meta"),
 }
 
@@ -246,6 +254,16 @@ def test_damage_is_noticed_and_the_step_before_used(
     for warning in warnings:
         assert warning.startswith("warning: checkpoint 2: ")
         assert reason in warning
+
+
+def test_a_step_that_another_process_cannot_read_is_passed_over(
+    two: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    others = iter(["OSError: its disk"])
+    monkeypatch.setattr(processes, "gather", lambda mine: [mine, next(others, mine)])
+    assert seed_restored(two) == 1
+    assert names(two) == ["1", "2.corrupt"]
+    assert capfd.readouterr().err == "warning: checkpoint 2: OSError: its disk\n"
 
 
 def test_a_step_that_was_moved_aside_can_be_saved_again(two: Path) -> None:
@@ -502,7 +520,9 @@ def test_a_poisoned_state_is_never_saved(tmp_path: Path, bad: float) -> None:
     with (
         Checkpoints(tmp_path, run=RUN) as checkpoints,
         pytest.raises(
-            RunError, match=r"\['x'\] is not finite .*; there is no earlier one"
+            RunError,
+            match=r"\['x'\] is not finite .*; there is no earlier one: lower"
+            r" optim\.learning_rate in another --workdir, or",
         ),
     ):
         checkpoints.save(1, {"n": np.arange(3), "x": np.array([1, bad])}, {})

@@ -158,6 +158,23 @@ def test_undecided_it_says_how_many_seeds_would_tell(mean: float, std: float) ->
     assert told(needed) and not told(needed - 1)
 
 
+def test_two_seeds_are_enough_where_they_tell() -> None:
+    assert checks.seeds_needed(contrast("a - b"), [1.0, 1.0 + 1e-6]) == 2
+
+
+def test_a_look_is_written_and_continued_at_its_own_error() -> None:
+    check, values = contrast("a - b"), [0.3, 0.1, 0.2, 0.6]
+    found = []
+    for error in (checks.error_at(4, LOOKS), checks.ERROR):
+        judged = checks.judge(check, values, steps=0, dataset="", error=error)
+        _, _, low, high = checks.interval(values, error=error)
+        assert judged["interval"] == [low, high]
+        seeds = checks.seeds_needed(check, values, error=error)
+        assert judged["needs"] == {"seeds": seeds}
+        found.append((seeds, high))
+    assert found[0] > found[1], "a part of the error takes more seeds"
+
+
 def test_what_a_judgement_would_take() -> None:
     def needs(check: Check, values: list[float], steps: int, on: str) -> dict:
         return checks.judge(check, values, steps=steps, dataset=on)["needs"]
