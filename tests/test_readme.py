@@ -36,9 +36,10 @@ COMMANDS = dict.fromkeys(
     for line in block.splitlines()
     if "python experiments/" in line
 )
+GUIDE = ".github/CONTRIBUTING.md"
 LINKS = [
     (name, link)
-    for name, text in TEXTS.items()
+    for name, text in (*TEXTS.items(), (GUIDE, (ROOT / GUIDE).read_text()))
     for link in dict.fromkeys(re.findall(r"\]\(([^()\s]+)\)", text))
     if "://" not in link
 ]
