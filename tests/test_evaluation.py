@@ -81,6 +81,23 @@ def test_every_picture_counts_once(num_devices: int, mode: str) -> None:
         np.testing.assert_allclose(found["test/loss"], loss, rtol=1e-5)
 
 
+def test_each_process_evaluates_its_own_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if there were two, and the pictures filled the first one's half."""
+    sizes = []
+
+    def watched(self: Partitioner, batch):
+        sizes.append(len(batch["label"]))
+        return put_batch(self, batch)
+
+    put_batch = Partitioner.put_batch
+    monkeypatch.setattr(Partitioner, "rows", lambda _, size: slice(0, size // 2))
+    monkeypatch.setattr(Partitioner, "put_batch", watched)
+    evaluate, partitioner = evaluator(4, "jit", recipe_of(Linear()))
+    state, split = init_state(recipe_of(Linear()), (4, 4, 1), seed=0), noise(8, seed=0)
+    sums = evaluate(partitioner.replicate(state.variables), split)
+    assert sizes == [BATCH // 2] and sums.correct == by_hand(state.variables, split)[1]
+
+
 def test_a_constant_network_is_never_right(monkeypatch: pytest.MonkeyPatch) -> None:
     """In batches that are rounded up to a multiple of the devices, and no further."""
     sizes = []
@@ -108,6 +125,8 @@ def test_a_constant_network_is_never_right(monkeypatch: pytest.MonkeyPatch) -> N
 def test_by_default_it_is_one_view_and_one_guess(function) -> None:
     options = inspect.signature(function).parameters
     assert options["num_views"].default == options["top_k"].default == 1
+    kinds = {options[name].kind for name in ("num_views", "top_k")}
+    assert kinds == {inspect.Parameter.KEYWORD_ONLY}
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -125,7 +144,7 @@ def test_several_views_are_averaged_as_probabilities(num_views: int, mode: str) 
         top_k=2,
         num_views=num_views,
     )
-    split = noise(n, seed=1, shape=(7, 9, 3))
+    split = noise(n, seed=1, shape=(11, 9, 3))
     sums = evaluate(partitioner.replicate(variables), split)
     found = summarise("test_multiview", sums)
 
@@ -133,7 +152,7 @@ def test_several_views_are_averaged_as_probabilities(num_views: int, mode: str) 
     for image, label in zip(split.images, split.labels, strict=True):
         softmaxes = []
         for mirror in (False, True)[: num_views // 5]:
-            for left, top in ((0, 0), (5, 0), (0, 3), (5, 3), (2, 1)):
+            for left, top in ((0, 0), (5, 0), (0, 7), (5, 7), (2, 3)):
                 box = (left, top, left + crop, top + crop)
                 view = Image.fromarray(image).crop(box)
                 view = ImageOps.mirror(view) if mirror else view

@@ -1,5 +1,7 @@
 """Distortions against TF's operations, given the same drawn parameters."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,11 +26,13 @@ def draw(n: int, preprocessing: Preprocessing = CHAPTER, seed: int = 0):
     return augment.draw(key, positions, preprocessing, (32, 32, 3))
 
 
-def test_the_whole_chain_is_what_tensorflow_does() -> None:
+@pytest.mark.parametrize("how", augment.NORMALISATIONS)
+def test_the_whole_chain_is_what_tensorflow_does(how: str) -> None:
+    """With "unit" too, where the mean, and so the brightness, is not taken away."""
     import tensorflow as tf
 
     images, params = pictures(16), draw(16)
-    ours = augment.apply(images, params, CHAPTER)
+    ours = augment.apply(images, params, dataclasses.replace(CHAPTER, normalise=how))
     for i in range(16):
         x = tf.image.crop_to_bounding_box(
             tf.cast(images[i], tf.float32),
@@ -40,7 +44,7 @@ def test_the_whole_chain_is_what_tensorflow_does() -> None:
         x = tf.image.flip_left_right(x) if params.flip[i] else x
         x = tf.image.adjust_brightness(x, float(params.brightness[i]))
         x = tf.image.adjust_contrast(x, float(params.contrast[i]))
-        x = tf.image.per_image_standardization(x)
+        x = tf.image.per_image_standardization(x) if how == "per_image" else x / 255
         np.testing.assert_allclose(ours[i], x, atol=1e-4)
 
 
@@ -184,9 +188,9 @@ def test_cutout_comes_after_everything_else(how: str) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
-def test_affine_draws_stay_within_their_ranges() -> None:
-    preprocessing = Preprocessing(0, ("shift", "rotate", "scale"), "unit")
-    affine = np.asarray(draw(5000, preprocessing).affine, np.float64)
+def motions(affine: jax.Array) -> np.ndarray:
+    """Returns zoom, angle in degrees, shift of rows and of columns, [4, batch]."""
+    affine = np.asarray(affine, np.float64)
     zoom = 1 / np.hypot(affine[:, 0, 0], affine[:, 1, 0])
     degrees = np.rad2deg(np.arctan2(affine[:, 1, 0], affine[:, 0, 0]))
     centre = np.array([15.5, 15.5])
@@ -195,17 +199,28 @@ def test_affine_draws_stay_within_their_ranges() -> None:
     shift = (
         np.linalg.solve(turn, (centre - affine[:, :, 2])[..., None])[..., 0] - centre
     )
-    correlations = np.corrcoef([zoom, degrees, *shift.T]) - np.eye(4)
-    assert np.all(np.abs(correlations) < 5 / np.sqrt(5000))
-    for values, low, high in (
-        (zoom, 0.9, 1.1),
-        (degrees, -10, 10),
-        (shift[:, 0], -2, 2),
-        (shift[:, 1], -2, 2),
-    ):
+    return np.stack([zoom, degrees, *shift.T])
+
+
+def test_affine_draws_stay_within_their_ranges() -> None:
+    preprocessing = Preprocessing(0, ("shift", "rotate", "scale"), "unit")
+    drawn = motions(draw(5000, preprocessing).affine)
+    assert np.all(np.abs(np.corrcoef(drawn) - np.eye(4)) < 5 / np.sqrt(5000))
+    ranges = ((0.9, 1.1), (-10, 10), (-2, 2), (-2, 2))
+    for values, (low, high) in zip(drawn, ranges, strict=True):
         slack = 1e-3 * (high - low)
         assert low - slack <= values.min() < low + 0.02 * (high - low)
         assert high - 0.02 * (high - low) < values.max() <= high + slack
+
+
+@pytest.mark.parametrize(
+    ("chosen", "its"), [("scale", [0]), ("rotate", [1]), ("shift", [2, 3])]
+)
+def test_one_motion_brings_no_other(chosen: str, its: list[int]) -> None:
+    alone = draw(64, Preprocessing(24, (chosen,), "per_image")).affine
+    expected = np.tile([[1.0], [0.0], [0.0], [0.0]], 64)
+    expected[its] = motions(draw(64, EVERYTHING).affine)[its]
+    np.testing.assert_allclose(motions(alone), expected, atol=1e-4)
 
 
 def matrix(rows=0.0, columns=0.0, degrees=0.0, zoom=1.0, size=(28, 28)) -> jax.Array:
@@ -232,10 +247,10 @@ def test_whole_shifts_move_pixels_and_bring_in_zeros() -> None:
     np.testing.assert_allclose(moved(image, columns=0.5), half, rtol=1e-6)
 
 
-def test_a_quarter_turn_is_numpy_s() -> None:
-    image = np.random.default_rng(0).random((9, 9)).astype(np.float32)
-    for degrees, turns in ((90.0, -1), (-90.0, 1)):
-        found = moved(image, degrees=degrees)
+def test_turns_are_numpy_s() -> None:
+    for size, degrees, turns in (((9, 9), 90, -1), ((9, 9), -90, 1), ((5, 8), 180, 2)):
+        image = np.random.default_rng(0).random(size).astype(np.float32)
+        found = moved(image, degrees=float(degrees))
         np.testing.assert_allclose(found, np.rot90(image, turns), atol=1e-4)
 
 

@@ -13,7 +13,7 @@ CHAPTER = Preprocessing(24, ("crop", "flip", "brightness", "contrast"), "per_ima
 MNIST = Preprocessing(0, (), "unit")
 AFFINE = Preprocessing(0, ("shift", "rotate", "scale"), "unit")
 CUTOUT = Preprocessing(28, ("flip", "cutout"), "per_image")
-ALL = Preprocessing(24, augment.DISTORTIONS, "per_image")
+ALL = Preprocessing(24, augment.DISTORTIONS, "unit")  # where brightness shows
 STEPS, BATCH = 70, 12  # more steps than a chunk holds, and across epochs
 
 

@@ -29,6 +29,7 @@ LIBRARY = [
     ((5, 12, 12, 6), (5, 5, 6, 16), "VALID"),
     ((5, 12, 12, 32), (5, 5, 32, 32), "VALID"),
     ((5, 6, 4, 2), (6, 3, 2, 3), "VALID"),
+    ((5, 3, 4, 2), (2, 4, 2, 3), "VALID"),
 ]
 
 
@@ -207,6 +208,7 @@ def test_a_scan_is_not_slow(case: Any) -> None:
         ),
         (np.ones((1, 6, 6, 2)), np.ones((3, 3, 2, 1)), "valid", "padding='valid'"),
         (np.ones((1, 2, 6, 2)), np.ones((3, 3, 2, 1)), "VALID", "pictures of 2x6"),
+        (np.ones((1, 6, 2, 2)), np.ones((3, 3, 2, 1)), "VALID", "pictures of 6x2"),
     ],
 )
 def test_bad_arguments_are_refused(

@@ -123,6 +123,11 @@ def test_alpha_zero_is_the_identity(beta: float) -> None:
     np.testing.assert_array_equal(dx, x)
 
 
+def test_without_channels_nothing_is_divided() -> None:
+    x = np.zeros((2, 0), np.float32)
+    assert [part.shape for part in value_and_vjp(x, x)] == [(2, 0), (2, 0)]
+
+
 @pytest.mark.parametrize("beta", [0.75, 1.7])
 def test_transformations_change_nothing(beta: float) -> None:
     x = np.random.default_rng(0).standard_normal((3, 2, 4, 4, 9)).astype(np.float32)
