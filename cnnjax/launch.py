@@ -58,7 +58,7 @@ def train(
         >>> config.data.source, config.data.pipeline = "embedded", "device"
         >>> config.train.steps, config.train.batch_size = 2, 50
         >>> cj.train(config, "runs/example")  # doctest: +ELLIPSIS
-        layer...precision @ 1 = ...
+        folder: runs/example...precision @ 1 = ...
         >>> cj.load_network("runs/example").step
         2
     """
@@ -107,10 +107,15 @@ def _train(
     if finished is not None:
         print(f"{workdir} is finished")
         console.print_summary(finished, config.eval.top_k)
+        console.print_done(workdir)
         return
+    data, folder = config.data, f"folder: {workdir}"
+    named = data.source != "tfds" or data.name or data.dir
+    if named:
+        console.print_notice(folder)
     dataset, note = load()
-    if note:
-        print(note, flush=True)
+    if not named:  # Only now it is known whether embedded data stand in.
+        console.print_notice(folder, note)
     dataset, validation = loading.hold_out(config, dataset)
     run = make_run(config, dataset, validation)
     console.print_setup(
@@ -135,12 +140,11 @@ def _train(
         final = training.train_and_evaluate(run, workdir, stop=stop)
         if processes.is_first():
             files.write_json(workdir / files.FINAL_METRICS, final)
-        signals.raise_if(stop.signum)
+        training.stop_if(stop.signum, workdir, config.train.steps)
     console.print_summary(final, config.eval.top_k)
     if config.train.report and processes.is_first():
         _report(config, workdir)
-    if note:
-        print(note, flush=True)
+    console.print_done(workdir, note)
 
 
 def _report(config: ConfigDict, workdir: Path) -> None:

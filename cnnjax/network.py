@@ -198,7 +198,8 @@ def _of_file(path: Path, seed_index: int) -> Network:
         image_shape = _image_shape(exports.card_path(path), card["input"]["shape"][1:])
         num_seeds, step, weights = card["networks"], card["step"], card["weights"]
     except (safetensors.SafetensorError, KeyError, TypeError) as error:
-        raise exports.NotAnExportError(path, f"{type(error).__name__}: {error}") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise exports.NotAnExportError(path, reason) from error
     model = loading.make_model(config, len(card["classes"]))
     data = config.data
     preprocessing = augment.Preprocessing(data.crop, data.distortions, data.normalise)

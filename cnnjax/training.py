@@ -3,6 +3,8 @@
 import dataclasses
 import math
 import os
+import shlex
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,6 +80,8 @@ def train_and_evaluate(
         ):
             since = (first, clocks.train_seconds)
             every = [train.eval_every, train.checkpoint_every]
+            if first < train.steps:
+                advance(first, "compiling")
             if has_dropout:  # only a call's first accuracy is without dropout
                 every.append(train.log_every)
             for steps in calls(first, train.steps, update.steps_per_call, every):
@@ -100,6 +104,7 @@ def train_and_evaluate(
                 # Before saving: the log then has the evaluation of every checkpoint.
                 score = None
                 if due:
+                    advance(done, "evaluating")
                     evaluated = evaluate_state(evaluator, state, held_out, "eval")
                     log.write(done, evaluated | split)
                     if run.validation is not None:
@@ -111,17 +116,18 @@ def train_and_evaluate(
                     checkpoints.save(done, state, about, score=score)
                 checkpoints.check()
                 advance(done)
-                signals.raise_if(stopping)
+                stop_if(stopping, workdir, done)
         # A search does not load the test split.
         last_of, prefix = run.dataset.test, "test"
         if run.validation is not None and not len(run.dataset.test.labels):
             last_of, prefix = run.validation, "val"
+        print(f"evaluating on {len(last_of.labels):,} pictures", flush=True)
         tested = evaluate_state(evaluator, state, last_of, prefix)
         views = run.config.eval.views
         if views > 1:
             multiview = run.evaluator(clocks, views)
             tested |= evaluate_state(multiview, state, last_of, f"{prefix}_multiview")
-        signals.raise_if(processes.largest(stop.signum or 0))
+        stop_if(processes.largest(stop.signum or 0), workdir, train.steps)
         check_tested(tested, train.steps, seed)
         best = checkpoints.best.record
     if best is not None:
@@ -155,6 +161,20 @@ def calls(
 def is_due(done: int, every: int) -> bool:
     """Returns whether `done` steps are a multiple of `every`; 0 means never."""
     return every > 0 and done % every == 0
+
+
+def stop_if(signum: int | None, workdir: Path, done: int) -> None:
+    """Raises StopRequestedError for a signal, and says how the run goes on.
+
+    `done` steps of the run in `workdir` are saved; 0 and None are no signal.
+    """
+    if signum:
+        error = signals.StopRequestedError(signum)
+        error.args = (
+            f"{signal.Signals(signum).name}: stopped at step {done}, saved; the same"
+            f" command goes on, with --workdir={shlex.quote(str(workdir))}",
+        )
+        raise error
 
 
 def _check_start(workdir: Path, first: int, steps: int) -> None:
@@ -224,7 +244,10 @@ def log_training(
     seconds: float,
     examples: int,
 ) -> None:
-    """Writes a step's line to `metrics.jsonl` and the chapter's line to the console.
+    """Writes a step's line to `metrics.jsonl` and the chapter's lines to the console.
+
+    The chapter prints the training accuracy of its MNIST network alone. Here it is
+    printed of every network, as it is measured and logged of every network.
 
     `metrics` are from `of_step`; `seconds` is the duration of one step and `examples`
     its number of examples, over all seeds.
@@ -241,6 +264,5 @@ def log_training(
     values = with_spread(values)
     log.write(step, values)
     print(metrics_log.training_line(values, step), flush=True)
-    if facts_of(recipe.model).has_dropout:
-        accuracy = mean_of(values, "train/accuracy")
-        print(f"step {step}, training accuracy {accuracy:.2f}")
+    accuracy = mean_of(values, "train/accuracy")
+    print(f"step {step}, training accuracy {accuracy:.2f}")

@@ -1,6 +1,6 @@
 """Measures what the chapter claims, row by row, with error bars over seeds.
 
-python experiments/claims.py --budget=quick
+python experiments/claims.py --budget=quick --only=size,arithmetic
 
 --budget=NAME     quick (minutes), standard (a night to a day on two cores) or full
                   [standard]
@@ -8,8 +8,9 @@ python experiments/claims.py --budget=quick
 --cifar=NAME      TFDS set in place of CIFAR-10 [cifar10]
 --mnist=NAME      TFDS set in place of MNIST [mnist]
 --dir=DIR         TFDS's data dir
---out=DIR         folder of claims.json and claims.png, and of a README.md whose table
-                  of claims is replaced, if it has one [experiments/results]
+--out=DIR         folder of claims.json and claims.png [runs/claims]
+--update          in place of --out: goes on with the figures of experiments/results,
+                  and rewrites them and the table of claims in its README.md
 --workdir=DIR     folder of the runs [runs/claims]
 
 A row is judged with 4 seeds; while it cannot be told, again with 8 and with 16 (quick:
@@ -25,10 +26,12 @@ the embedded pictures stand in, and say nothing about them.
 from pathlib import Path
 
 from cnnjax import cli
+from cnnjax.errors import InputError
 from cnnjax.runtime import backend
 
 CONFIGS = ("base", "long", "mnist", "mlp")
 RESULTS = Path(__file__).resolve().parent / "results"
+OUT = "runs/claims"
 
 
 def run(
@@ -39,10 +42,20 @@ def run(
     mnist: str,
     dir: str,
     out: str,
+    update: bool,
     workdir: str,
 ) -> None:
-    """Measures, prints the table, and writes it, into OUT/README.md as well."""
+    """Measures, prints the table and writes it.
+
+    Raises:
+        InputError: `update` is given beside `out`; or see `measure`.
+    """
     del arguments  # none are taken
+    if update and out:
+        raise InputError(
+            f"got --update and --out={out}, need one of them: --update writes to"
+            f" {RESULTS}; leave one out"
+        )
     backend.start()
     # Here and not above, so that --help need not wait for JAX.
     from chapter import recorded
@@ -54,7 +67,7 @@ def run(
         {"cifar": Data(cifar, dir), "mnist": Data(mnist, dir)},
         budget=budget,
         only=only.split(",") if only else (),
-        out=Path(out) if out else RESULTS,
+        out=RESULTS if update else Path(out or OUT),
         workdir=Path(workdir),
         records=RESULTS / recorded.FILE,
     )
@@ -71,6 +84,7 @@ if __name__ == "__main__":
             "mnist": "",
             "dir": "",
             "out": "",
-            "workdir": "runs/claims",
+            "update": False,
+            "workdir": OUT,
         },
     )

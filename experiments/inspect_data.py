@@ -21,8 +21,6 @@ def run(arguments: list[str], name: str, dir: str, grid: str) -> None:
     """
     del arguments  # there are none
     # Imported here, so that --help does not wait for them.
-    from PIL import Image
-
     from cnnjax.data import inspection
     from cnnjax.data.sources import download
     from cnnjax.reporting import tables
@@ -42,8 +40,9 @@ def run(arguments: list[str], name: str, dir: str, grid: str) -> None:
     dataset = inspection.load(name, dir)
     tables.print_dataset(dataset)
     if grid:
-        shown = inspection.class_grid(dataset)
-        image = Image.fromarray(shown.squeeze(-1) if shown.shape[-1] == 1 else shown)
+        from cnnjax.reporting import drawings
+
+        image = drawings.class_pictures(dataset)
         try:
             image.save(grid, "PNG")
         except OSError as error:

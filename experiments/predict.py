@@ -102,6 +102,18 @@ def run(
     )
     if invert:
         images = 255 - images
+    passed_over = [p for p in problems if isinstance(p, pictures.PassedOverError)]
+    problems = [p for p in problems if not isinstance(p, pictures.PassedOverError)]
+    if passed_over:
+        first = ", ".join(map(str, passed_over[:3]))
+        more = ", ..." if len(passed_over) > 3 else ""
+        print(
+            f"warning: passed over {len(passed_over)} files that are no pictures:"
+            f" {first}{more}",
+            file=sys.stderr,
+        )
+    if not paths and not problems:
+        raise InputError("got folders without a picture, need one; name other folders")
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if paths:

@@ -239,17 +239,20 @@ def _mean(final: Mapping[str, Any], key: str) -> float:
 def table(found: Sequence[Mapping[str, Any]]) -> str:
     """Returns the runs as lines: accuracy on the validation split, what was changed.
 
+    An accuracy that no run has, such as that of averaged weights, has no column.
+
     Args:
         found: the `runs` that `collect` returned.
     """
-    lines = [f"{'val':>8} {'val_ema':>8}  changed"]
+    keys = [key for key in reversed(RANKED_BY) if any(key in run for run in found)]
+    heads = [f"{key.removesuffix('/accuracy'):>9}" for key in keys]
+    lines = [f"{''.join(heads)}  changed"]
     for final in found:
         figures = [
-            f"{_mean(final, key):8.2%}" if key in final else f"{'':8}"
-            for key in ("val/accuracy", "val_ema/accuracy")
+            f"{_mean(final, key):9.2%}" if key in final else f"{'':9}" for key in keys
         ]
         fields = ", ".join(f"{k}={v}" for k, v in final["changed"].items())
-        lines.append(f"{' '.join(figures)}  {fields or '(nothing)'}")
+        lines.append(f"{''.join(figures)}  {fields or 'as --config has it'}")
     return "\n".join(lines)
 
 

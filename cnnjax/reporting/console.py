@@ -1,9 +1,13 @@
 """The console output at the start and end of a run, and its progress bar."""
 
+import shlex
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -31,6 +35,30 @@ TESTED = tuple(
     for views in ("", "_multiview")
     for average in ("", "_ema")
 )
+
+
+def print_notice(*sentences: str) -> None:
+    """Prints sentences on lines of their own, wrapped at words, on a terminal.
+
+    Elsewhere all are one line. Those that are "" are left out.
+    """
+    said = [sentence for sentence in sentences if sentence]
+    if sys.stdout.isatty():
+        wrapper = textwrap.TextWrapper(
+            shutil.get_terminal_size().columns,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        print(*map(wrapper.fill, said), sep="\n")
+    else:
+        print("; ".join(said))
+    sys.stdout.flush()
+
+
+def print_done(workdir: Path, note: str = "") -> None:
+    """Prints a note, the folder of a run, and the command that makes its report."""
+    command = f"python experiments/report.py --workdir={shlex.quote(str(workdir))}"
+    print_notice(note, f"folder: {workdir}", f"its report: {command}")
 
 
 def print_setup(
@@ -97,27 +125,35 @@ SECONDS_BETWEEN = 0.5
 
 
 @contextmanager
-def bar(first: int, steps: int) -> Iterator[Callable[[int], None]]:
+def bar(first: int, steps: int) -> Iterator[Callable[..., None]]:
     """Draws a progress bar on the last line of a terminal, below what the block prints.
 
     If standard output is no terminal, or one that cannot move its cursor, nothing is
-    drawn. The cursor stays visible, so that a run that is killed leaves it visible.
-    `first` steps of `steps` are done already and do not count for the time left.
+    drawn, and what is being done is printed as lines. The cursor stays visible, so that
+    a run that is killed leaves it visible. `first` steps of `steps` are done already
+    and do not count for the time left.
 
     Yields:
-        a function that takes the number of completed steps.
+        a function that takes the number of completed steps, and a word for what is
+        being done if that is no step.
     """
     console = Console()
     if not sys.stdout.isatty() or console.is_dumb_terminal:
-        yield lambda done: None
+
+        def say(done: int, word: str = "") -> None:
+            if word:
+                print(f"{word} at step {done}", flush=True)
+
+        yield say
         return
     columns = (
         TextColumn("step"),
         MofNCompleteColumn(),
-        BarColumn(),
+        BarColumn(20),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
+        TextColumn("{task.description}"),
     )
     with Progress(
         *columns,
@@ -129,14 +165,14 @@ def bar(first: int, steps: int) -> Iterator[Callable[[int], None]]:
         console.show_cursor(True)
         task = progress.add_task("", total=steps, completed=first)
         progress.refresh()
-        drawn = time.monotonic()
+        drawn, shown = time.monotonic(), ""
 
-        def advance(done: int) -> None:
-            nonlocal drawn
+        def advance(done: int, word: str = "") -> None:
+            nonlocal drawn, shown
             now = time.monotonic()
-            if done < steps and now - drawn < SECONDS_BETWEEN:
+            if word == shown and done < steps and now - drawn < SECONDS_BETWEEN:
                 return
-            drawn = now
-            progress.update(task, completed=done, refresh=True)
+            drawn, shown = now, word
+            progress.update(task, completed=done, description=word, refresh=True)
 
         yield advance

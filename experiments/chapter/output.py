@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -26,6 +27,8 @@ COLOURS = {
 }
 # The chart's scale is linear up to so many widths of a band from its middle.
 LINEAR = 1.5
+# A terminal of fewer columns has no room for all columns of the table.
+NARROW = 120
 
 
 def number(value: float, unit: str, *, signed: bool = False) -> str:
@@ -114,13 +117,22 @@ HEADS = ("row", "the chapter says", "on", "quantity", "stated", "measured", "ver
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Prints rows that `row.measured` returned."""
-    table = Table(show_lines=False)
-    for head in HEADS:
-        table.add_column(head, overflow="fold")
-    for line in _rows(rows):
-        table.add_row(*line)
+    """Prints rows that `row.measured` returned.
+
+    A narrow terminal has no room for what the chapter says, which was printed before
+    the row was measured, nor for a column of what the figures are of.
+    """
     console = Console(width=None if Console().is_terminal else 160)
+    heads: tuple[str, ...] = HEADS
+    lines = _rows(rows)
+    if console.width < NARROW:
+        heads = ("row, on", *HEADS[3:])
+        lines = [("\n".join(line[:3:2]).strip(), *line[3:]) for line in lines]
+    table = Table(box=box.SIMPLE, pad_edge=False) if heads != HEADS else Table()
+    for head in heads:
+        table.add_column(head, overflow="fold")
+    for line in lines:
+        table.add_row(*line)
     console.print(table, highlight=False, markup=False)
 
 
@@ -218,7 +230,7 @@ def draw(figure: Figure, rows: Sequence[Mapping[str, Any]]) -> None:
     axes.set_yticks(heights, [name for name, _ in shown])
     axes.tick_params(labelsize=7)
     axes.set_xscale("symlog", linthresh=LINEAR, linscale=1.5)
-    powers = [10.0**k for k in range(1, 1 + math.floor(math.log10(farthest)))]
+    powers = [10.0**k for k in range(1, 1 + math.floor(math.log10(farthest)))] or [1.0]
     # Only the outermost have labels, as there is no room for all.
     names = ["" for _ in powers[1:]] + [f"{power:,.0f}" for power in powers[-1:]]
     axes.set_xticks(

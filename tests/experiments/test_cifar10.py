@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -83,7 +84,9 @@ def test_without_data_or_network_it_trains_on_embedded_pictures_and_says_so(
     # Found beside the script: the current folder has no configs/.
     assert re.fullmatch(r"base-\d{8}-\d{6}", workdir.name)
     lines = printed.splitlines()
-    assert NOTE in lines[0] and NOTE in lines[-1] and "'shapes'" in lines[0]
+    for line in (lines[0], lines[-1]):
+        assert NOTE in line and "'shapes'" in line and workdir.name in line
+        assert "inspect_data.py says where to get it" in line
     steps = [m[1] for line in lines if (m := re.fullmatch(STEP_LINE, line))]
     assert steps == ["0", "1", "2", "3"]
 
@@ -111,6 +114,24 @@ def test_without_data_or_network_it_trains_on_embedded_pictures_and_says_so(
     # 5x5 convolutions to 16 maps, 6x6 positions after two poolings, 96, 48, 10 units.
     sizes = [(75, 16), (400, 16), (576, 96), (96, 48), (48, 10)]
     assert final["num_params"] == sum(n * m + m for n, m in sizes)
+
+
+def test_the_readme_shows_what_is_printed(embedded_run):
+    """Line by line, but for numbers and for where the data come from."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    sample = readme.partition("<!-- console:")[2].split("```")[1].splitlines()[1:]
+
+    def form(line):
+        return re.sub(r"[-\d.,/x]+", "0", line.partition(" on ")[0]).split()[:4]
+
+    printed = embedded_run[1].replace("; ", "\n").splitlines()
+    forms = iter(map(form, printed))
+    for line in sample:
+        label = line.split()[0]
+        if label in ("folder:", "data:", "its"):
+            assert any(found[:1] == [label] for found in forms), line
+        elif label != "reading":
+            assert form(line) in forms, line
 
 
 def test_the_files_of_a_run_are_what_the_contract_says(embedded_run):
@@ -172,8 +193,13 @@ def test_stopped_killed_and_resumed_it_ends_with_the_same_bytes(start, tmp_path)
         _, err = process.communicate()
         return process.returncode, err.splitlines()[-1:]
 
-    assert run_until(20, signal.SIGTERM) == (143, ["error: stopped by SIGTERM"])
+    code, (said,) = run_until(20, signal.SIGTERM)
     first = saved_steps(stopped)[-1]
+    assert (code, said) == (
+        143,
+        f"error: SIGTERM: stopped at step {first}, saved; the same command goes on,"
+        f" with --workdir={stopped}",
+    )
     assert 20 < first < 240
     code, _ = run_until(150, signal.SIGKILL)
     assert code == -signal.SIGKILL and not (stopped / "final_metrics.json").exists()

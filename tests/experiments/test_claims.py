@@ -160,6 +160,24 @@ def test_the_committed_table_is_of_today_s_recipes(call, tmp_path):
     assert recipes.keys() == {"base", "long", "mnist", "mlp"}
 
 
+def test_the_repository_s_own_table_is_changed_only_by_a_flag(
+    call, tmp_path, monkeypatch
+):
+    """With it, what is there is gone on with; without it, nothing there is touched."""
+    asked = []
+
+    def measured(*arguments, out, **named):
+        asked.append(out)
+
+    monkeypatch.setattr(measure, "measure", measured)
+    for flags_given in ((), ("--update",), ("--out=x",)):
+        assert call("claims.py", *flags_given, cwd=tmp_path).returncode == 0
+    assert asked == [Path("runs/claims"), RESULTS, Path("x")]
+    done = call("claims.py", "--update", "--out=x", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: got --update and --out=x, need one of them")
+
+
 @pytest.mark.parametrize(
     "flag", ["--budget=huge", "--only=mnist,nothing", "--mnist=missing_set"]
 )

@@ -47,7 +47,16 @@ def test_a_set_is_counted_and_shown(inspect, make_npz, tmp_path):
     assert "0 within train, 2 within test, 0 of test are in train" in out
     assert re.search(r"fingerprint: [0-9a-f]{64}\n", out)
     with Image.open(picture) as shown:
-        assert (shown.size, shown.mode) == ((10 * 33 - 1, 10 * 33 - 1), "RGB")
+        # Twice as large, with a column for the names of the classes.
+        side, pixels = 2 * (10 * 33 - 1), np.asarray(shown)
+        margin = shown.width - side
+        assert (shown.height, shown.mode) == (side, "RGB") and 0 < margin < 64
+        for label in range(10):
+            name = pixels[66 * label : 66 * label + 64, :margin]
+            assert (name[0] == 255).all() and name.min() < 64
+        with np.load(file) as data:
+            first = data["x_train"][data["y_train"] == 3][0]
+        np.testing.assert_array_equal(pixels[3 * 66 :][:64:2, margin:][:, :64:2], first)
 
 
 def test_a_class_is_called_what_its_folder_is(start, tmp_path):

@@ -79,7 +79,10 @@ def test_a_signal_at_any_moment(
     signalling(monkeypatch, owner, name, when, signum)
     done = call("mnist.py", *flags, f"--workdir={workdir}")
     assert done.returncode == 128 + signum
-    assert done.stderr == f"error: stopped by {signum.name}\n"
+    assert done.stderr == (
+        f"error: {signum.name}: stopped at step {step}, saved; the same command goes"
+        f" on, with --workdir={workdir}\n"
+    )
     said = capfd.readouterr().out
     assert said.startswith(f"{signum.name}: saving after the step, chunk, evaluation")
     assert saved_steps(workdir)[-1] == step

@@ -164,6 +164,33 @@ def test_bad_pictures_are_named_and_the_rest_predicted(call, colour_run, tmp_pat
     assert len(re.findall(r" 0\.\d{4}\s*$", done.stdout, re.MULTILINE)) == 2
 
 
+def test_a_folder_may_hold_what_is_no_picture(call, colour_run, tmp_path):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    Image.new("RGB", (32, 32), "red").save(folder / "no_suffix", "PNG")
+    for i in range(4):
+        (folder / f"notes{i}.txt").write_text("words")
+    (folder / "Thumbs.db").write_bytes(bytes(100))
+    flag = f"--workdir={colour_run[0]}"
+    done = call("predict.py", flag, "--json", str(folder))
+    assert done.returncode == 0
+    first = ", ".join(str(folder / f"notes{i}.txt") for i in range(3))
+    said = f"passed over 4 files that are no pictures: {first}, ...\n"
+    assert done.stderr == f"warning: {said}"
+    (picture,) = json.loads(done.stdout)["pictures"]
+    assert picture["file"] == str(folder / "no_suffix")
+    # Named itself, or with a picture's suffix, it must be a picture.
+    (folder / "cut.JPG").write_text("words")
+    notes = str(folder / "notes0.txt")
+    for named, bad in ((str(folder), folder / "cut.JPG"), (notes, notes)):
+        done = call("predict.py", flag, named)
+        assert done.returncode == 2 and f"error: {bad} cannot be read" in done.stderr
+    (folder / "no_suffix").unlink()
+    (folder / "cut.JPG").unlink()
+    done = call("predict.py", flag, str(folder))
+    assert done.returncode == 2 and "got folders without a picture" in done.stderr
+
+
 def test_dark_digits_are_inverted_when_asked(call, grey_run, tmp_path):
     """And of sixteen bits, or in colour, a grey picture is the same picture."""
     digit = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)

@@ -163,7 +163,7 @@ def test_two_go_on_from_one_and_stop_together(start_two, call, alone, tmp_path):
     outputs = [one.end() for one in both]
     for code, _, err in outputs:
         assert code == 143, err
-        assert "error: stopped by SIGTERM" in err.splitlines()
+        assert "error: SIGTERM: stopped at step " in err
     assert f"resuming {workdir} at step 10\n" in outputs[0][1]
     assert (workdir / "checkpoints" / "20.corrupt").is_dir()
     found, expected = losses(workdir), losses(alone)

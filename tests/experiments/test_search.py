@@ -10,7 +10,7 @@ from cnnjax.config import default_config
 from cnnjax.data import load
 from cnnjax.errors import InputError
 from cnnjax.workdir import files
-from search import changed, named, parse_grid
+from search import changed, named, parse_grid, table
 
 FLAGS = (
     "--config=configs/mlp.py",
@@ -72,6 +72,17 @@ def test_grids_add_up_and_the_best_is_first(searched):
         for rate in (0.1, 0.01)
         for keep in ({}, {"model.keep_prob": 1.0}, {"model.keep_prob": 0.5})
     )
+
+
+def test_the_table_has_no_column_without_a_figure():
+    plain = {"val/accuracy": 0.5, "changed": {"seed": 1}}
+    averaged = {"val/accuracy": 0.25, "val_ema/accuracy": 1.0, "changed": {}}
+    assert table([plain]) == "      val  changed\n   50.00%  seed=1"
+    assert table([averaged, plain]).splitlines() == [
+        "      val  val_ema  changed",
+        "   25.00%  100.00%  as --config has it",
+        "   50.00%           seed=1",
+    ]
 
 
 def test_what_is_finished_is_not_trained_again(call, searched, snapshot):
@@ -172,6 +183,20 @@ def test_it_takes_the_set_s_own_validation_split(call, make_npz, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert f"resuming {older} at step 6" in done.stdout
     assert [path.parent for path in older.parent.glob("*/checkpoints")] == [older]
+
+
+def test_a_validation_split_that_is_the_test_set_is_not_searched_with(
+    call, make_npz, tmp_path
+):
+    file = tmp_path / "own.npz"
+    with np.load(make_npz((28, 28, 1))) as whole:
+        np.savez(file, **{key.replace("test", "val"): whole[key] for key in whole})
+    flags = [flag for flag in FLAGS if "val_examples" not in flag]
+    flags += [f"--config.data.file={file}", f"--workdir={tmp_path / 'search'}"]
+    done = call("search.py", *flags)
+    assert done.returncode == 2
+    message = "(a validation split without a test split is the test set)"
+    assert re.fullmatch(r"error: .*\n", done.stderr) and message in done.stderr
 
 
 def test_where_the_data_lie_names_a_folder_only_in_a_grid_of_it():

@@ -1,4 +1,4 @@
-"""What is printed as a run begins; the bar, on a real terminal and on none."""
+"""What is printed as a run begins and ends; the bar, on a real terminal and on none."""
 
 import os
 import pty
@@ -22,7 +22,9 @@ import signal, sys, time
 from cnnjax.reporting import console
 # A shell starts what it runs in the background with Ctrl-C ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+console.print_notice("", "a folder", "words " * 30)
 with console.bar(10, 13) as advance:
+    advance(10, "compiling")
     for step in range(10, 13):
         print(f"step {step}, loss=[bold]{step}.00", flush=True)
         print(f"warning {step}", file=sys.stderr)
@@ -30,13 +32,19 @@ with console.bar(10, 13) as advance:
         time.sleep(float(sys.argv[1]) if step == 11 else 0)
 print("done")
 """
+FOLDER, WORDS = "a folder", ("words " * 30).strip()
 LINES = [f"step {step}, loss=[bold]{step}.00" for step in (10, 11, 12)] + ["done"]
 WARNINGS = [f"warning {step}" for step in (10, 11, 12)]
 
 
+PLAIN = [f"{FOLDER}; {WORDS} ", "compiling at step 10", *LINES]
+
+
 def begin(pause="0", **options):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm"}
-    environment = {k: v for k, v in environment.items() if k != "NO_COLOR"}
+    environment = {
+        k: v for k, v in environment.items() if k not in ("NO_COLOR", "COLUMNS")
+    }
     environment |= options.pop("env", {})
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, pause],
@@ -79,6 +87,10 @@ def test_on_a_terminal_the_lines_stand_above_the_bar(terminal):
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
     places = [plain.index(line) for line in LINES]
     assert places == sorted(places)
+    lines = plain.replace("\r", "").splitlines()
+    # The notice is wrapped at words; what takes long stands beside the bar.
+    assert lines[0] == FOLDER and " ".join(lines[1:4]).split() == WORDS.split()
+    assert max(map(len, lines[:4])) <= 80 and "left -:--:-- compiling" in plain
     assert "step 10/13 " in plain and re.search(r"13/13 .* left 0:00:00", plain)
     assert plain.rindex("13/13") < places[-1]
     for line in LINES[:3]:
@@ -116,7 +128,7 @@ def test_ctrl_c_ends_the_bar(terminal):
 def test_on_a_pipe_nothing_changes():
     process = begin(stdout=subprocess.PIPE, env={"FORCE_COLOR": "1"})
     out, err = process.communicate()
-    assert out.splitlines() == LINES
+    assert out.splitlines() == PLAIN
     assert err.splitlines() == WARNINGS
 
 
@@ -126,7 +138,7 @@ def test_on_a_dumb_terminal_nothing_changes(terminal):
     os.close(theirs)
     text = read_all(ours)
     process.communicate()
-    assert text.split("\r\n") == [*LINES, ""]
+    assert text.split("\r\n")[-6:] == [*PLAIN[1:], ""]
 
 
 @pytest.mark.parametrize(

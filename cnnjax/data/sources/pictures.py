@@ -232,6 +232,10 @@ def each(function: Callable[[S], T], items: Sequence[S]) -> Iterator[T]:
         yield from pool.map(function, items)
 
 
+class PassedOverError(InputError):
+    """A file that lies among pictures and is none; the message is its path."""
+
+
 def read_all(
     named: Sequence[Path], size: int, mode: str
 ) -> tuple[list[Path], np.ndarray, list[InputError]]:
@@ -246,8 +250,11 @@ def read_all(
     Returns:
         the files that were read; their pictures, uint8 [n, size, size, channels]; and
         an error for each file that cannot be read as a picture, and for each folder
-        that cannot be listed or holds no files.
+        that cannot be listed or holds no files. It is a `PassedOverError` where a file
+        of a folder has neither the content nor the suffix of a picture.
     """
+    known = Image.registered_extensions()
+    suffixes = {suffix for suffix, kind in known.items() if kind in FORMATS}
     listed: list[Path | InputError] = []
     for name in named:
         # Path.is_dir would raise for a name that is too long.
@@ -269,6 +276,13 @@ def read_all(
     problems: list[InputError] = []
     for path, result in zip(listed, each(attempt, listed), strict=True):
         if isinstance(result, InputError):
+            if (
+                isinstance(path, Path)
+                and path not in named
+                and path.suffix.lower() not in suffixes
+                and isinstance(result.__cause__, UnidentifiedImageError)
+            ):
+                result = PassedOverError(str(path))
             problems.append(result)
         elif isinstance(path, Path):
             read.append(path)

@@ -1,6 +1,7 @@
 """The table as text, as Markdown, in the README and as a picture."""
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,21 @@ def test_the_data_set_is_named_beside_its_figures(row: dict) -> None:
     assert first.rstrip(" |").endswith("another data set; cifar10 would do")
     assert "beside it 70.00%" in text and "A note." in text
     assert all(line.count("|") == 8 for line in text.splitlines()[:6])
+
+
+@pytest.mark.parametrize("columns", [80, 160])
+def test_the_table_fits_the_terminal(
+    row: dict, columns: int, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(output.Console, "is_terminal", True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")  # rich takes a dumb one to have 80 columns
+    output.print_table([row])
+    printed = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert max(map(len, printed.splitlines())) <= columns
+    assert ("about 73%" in printed) == (columns == 160)
+    for words in ("cifar-short", "cifar100", "70.00%", "1,068,298", "first loss"):
+        assert words in printed
 
 
 def test_the_readme_gets_the_table_and_keeps_the_rest(
