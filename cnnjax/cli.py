@@ -299,6 +299,8 @@ def exit_with(parse_and_run: Callable[[Sequence[str]], None], usage: str) -> Non
     """
     _open_streams()
     backend.quieten()
+    # The scripts draw into files alone, and Matplotlib would refuse an unknown backend.
+    os.environ["MPLBACKEND"] = "agg"
     if isinstance(sys.stdout, io.TextIOWrapper):
         # File names may not be valid text; escape them, as stderr does.
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -121,7 +121,7 @@ def write(tmp_path):
     """Returns (num_seeds, **changes of the card) -> a network; its file of weights."""
 
     def write(num_seeds: int, **changes) -> tuple[Network, str]:
-        config = default_config("LeNet5")
+        config = default_config("MLP")
         config.data.normalise = "unit"
         model = make_model(config, len(CLASSES))
         keys = jax.random.split(jax.random.key(0), num_seeds)
@@ -179,9 +179,9 @@ def test_what_is_no_network_is_refused(write, tmp_path) -> None:
     _, path = write(1)
     with pytest.raises(InputError, match=r"got seed_index=1, need 0 to 0: .* has 1 "):
         load_network(path, 1)
-    other = json.loads(json.dumps(default_config("MLP").to_dict()))
+    other = json.loads(json.dumps(default_config("LeNet5").to_dict()))
     _, path = write(1, config=other)
-    with pytest.raises(InputError, match=r"and MLP needs .*; export the run again"):
+    with pytest.raises(InputError, match=r"and LeNet5 needs .*; export the run again"):
         load_network(path)
     _, path = write(1, networks=2)
     with pytest.raises(InputError, match=r"cannot be read as an export \(params\."):

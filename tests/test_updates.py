@@ -187,7 +187,11 @@ def assert_close(found, expected, tolerance: float) -> None:
 
 @pytest.mark.parametrize(
     ("name", "num_devices"),
-    [pytest.param("CifarCNN", 2, marks=pytest.mark.slow), ("MLP", 4), ("Stock", 2)],
+    [
+        pytest.param("CifarCNN", 2, marks=pytest.mark.slow),
+        ("MLP", 4),
+        pytest.param("Stock", 2, marks=pytest.mark.slow),
+    ],
 )
 def test_each_seed_is_trained_as_alone(name: str, num_devices: int) -> None:
     recipe = recipe_of(name, ema_decay=0.9)

@@ -201,7 +201,8 @@ class LeNet5(nn.Module):
 
     Example:
         >>> images = jnp.zeros((2, 28, 28, 1))
-        >>> variables = cj.LeNet5(variant="modern").init(jax.random.key(0), images)
+        >>> network = cj.LeNet5(variant="modern")
+        >>> variables = jax.eval_shape(network.init, jax.random.key(0), images)
         >>> sum(leaf.size for leaf in jax.tree.leaves(variables))
         61706
     """

@@ -42,7 +42,8 @@ class SimpleCNN(nn.Module):
 
     Example:
         >>> images = jnp.zeros((2, 28, 28, 1))
-        >>> variables = cj.SimpleCNN().init(jax.random.key(0), images)
+        >>> network = cj.SimpleCNN()
+        >>> variables = jax.eval_shape(network.init, jax.random.key(0), images)
         >>> sum(leaf.size for leaf in jax.tree.leaves(variables))
         3274634
     """

@@ -183,6 +183,7 @@ def test_a_variable_changes_nothing_or_is_named(run, expected, tmp_path, variabl
         ("$M --workdir=run 2>&-", 0, ""),
         ("$M --workdir=run <&- >&- 2>&-", 0, ""),
         ("env XDG_CACHE_HOME=/dev/null $M --workdir=run", 0, ""),
+        ("MPLBACKEND=nonsense $M --workdir=run --config.train.report=True", 0, ""),
         (
             "env -u JAX_COMPILATION_CACHE_DIR XDG_CACHE_HOME=/dev/null $M"
             " --workdir=run",

@@ -77,9 +77,13 @@ def again(call, grey, four_steps, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "num_params"),
     [
-        (("--config=configs/mnist.py",), 832 + 51_264 + 3_212_288 + 10_250),
+        pytest.param(
+            ("--config=configs/mnist.py",),
+            832 + 51_264 + 3_212_288 + 10_250,
+            marks=pytest.mark.slow,
+        ),
         (("--config=configs/mlp.py",), 785 * 300 + 301 * 10),
-        (("--config=configs/lenet5.py",), 60_000),
+        pytest.param(("--config=configs/lenet5.py",), 60_000, marks=pytest.mark.slow),
         (
             ("--config=configs/lenet5.py", "--config.model.variant=modern"),
             156 + 2_416 + 48_120 + 10_164 + 850,

@@ -1,4 +1,4 @@
-"""Every command block of the four READMEs runs, in order and cut short (one is slow).
+"""Every command block of the four READMEs runs, in order and cut short (some are slow).
 
 A block under `<!-- no-test: why -->` is not run; tests/test_readme.py looks at what it
 names. The one under `<!-- ci: tests -->` is what .ci/run runs. Only blocks of `bash`
@@ -45,12 +45,14 @@ def read_blocks() -> dict[str, list[str]]:
 
 
 BLOCKS = read_blocks()
-# One network compiles in seconds; the others are quickly tested by test_mnist.py.
+# The first network compiles in seconds, and what the others do test_benchmark.py and
+# test_search.py test quickly.
+SLOW = ("configs/lenet5.py", "benchmark.py", "search.py")
 CASES = [
     pytest.param(
         commands,
         id=name,
-        marks=[pytest.mark.slow] if "configs/lenet5.py" in str(commands) else [],
+        marks=[pytest.mark.slow] if any(x in str(commands) for x in SLOW) else [],
     )
     for name, commands in BLOCKS.items()
 ]

@@ -101,12 +101,22 @@ def half(patch):
 FAULTS = [
     (exponent, operations, "LRN, beta 0.75"),
     (last_of_ties, operations, "max pool 3x3, stride 2, ties"),
-    (winograd_matrix, operations, "Winograd's convolution, highest"),
+    pytest.param(
+        winograd_matrix,
+        operations,
+        "Winograd's convolution, highest",
+        marks=pytest.mark.slow,
+    ),
     (another_padding, operations, "convolution 3x1, 4 to 6"),
     (unscaled, operations, "dropout, its masks"),
     (unscaled, networks, "MLP, float32"),
     (brightness, operations, "distortions, their random numbers"),
-    (by_the_variance, operations, "distortions, their random numbers"),
+    pytest.param(
+        by_the_variance,
+        operations,
+        "distortions, their random numbers",
+        marks=pytest.mark.slow,
+    ),
     (half, operations, "L1 and L2 penalties"),
 ]
 
