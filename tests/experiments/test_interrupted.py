@@ -233,7 +233,10 @@ def take_the_folder_away(process, workdir):
     workdir.rename(workdir.with_name("elsewhere"))
 
 
-@pytest.mark.parametrize("fail", [fill_the_disk, take_the_folder_away])
+@pytest.mark.parametrize(
+    "fail",
+    [pytest.param(fill_the_disk, marks=pytest.mark.slow), take_the_folder_away],
+)
 def test_a_disk_that_fails_under_a_run(start, call, tmp_path, fail):
     workdir = tmp_path / "run"
     flags = (*MLP, "--config.train.steps=1000000", "--config.train.checkpoint_every=20")
