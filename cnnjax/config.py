@@ -1,12 +1,10 @@
-"""A run's configuration: all fields with defaults and ranges; checks; the identity.
+"""A run's configuration: all fields with their defaults and ranges, and the checks.
 
 It imports neither JAX nor TensorFlow, so that `--help` is quick.
 """
 
 import ast
 import dataclasses
-import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -179,35 +177,6 @@ MODEL_FIELDS = {
 }
 
 
-# Fields that may change when a run is resumed; `train.steps` only if the schedule does
-# not depend on it. `parallel.*` may change too, but then the bytes differ.
-MAY_CHANGE = (
-    "compile_cache",
-    "train.steps",
-    "train.steps_per_call",
-    "train.log_every",
-    "train.eval_every",
-    "train.checkpoint_every",
-    "train.report",
-    "train.tensorboard",
-    "data.mirror",
-    "data.cache",
-    "data.pipeline",
-    "data.workers",
-)
-# Fields that say where the data lie and how they are taken. They may change as well, as
-# the fingerprint decides whether the data are the run's; its identity keeps the values
-# with which it began.
-PLACES = (
-    "data.dir",
-    "data.file",
-    "data.download",
-    "data.on_missing",
-    "data.num_classes",
-)
-CHANGES_BYTES = "parallel."
-
-
 def fields(model: str) -> dict[str, Field]:
     """Returns the fields that a configuration of `model` has, by dotted name.
 
@@ -254,7 +223,7 @@ def default_config(model: str = "CifarCNN") -> ConfigDict:
         >>> config.model.variant
         '1998'
     """
-    _check_model({"model.name": model})
+    check_model({"model.name": model})
     known = fields(model)
     return _nested({name: field.default for name, field in known.items()})
 
@@ -305,7 +274,7 @@ def filled(values: Mapping[str, Any]) -> dict[str, Any]:
         InputError: there is no such network.
     """
     flat = flatten(values)
-    _check_model(flat)
+    check_model(flat)
     known = fields(flat["model.name"]).items()
     return flatten({n: field.default for n, field in known if field.is_new}) | flat
 
@@ -326,48 +295,6 @@ def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def lasting(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields that decide what a run learns, flat and as JSON.
-
-    Left out are `MAY_CHANGE`, `parallel.*`, and new fields at their defaults, so that
-    every version returns the same for a nested configuration stored by any version.
-    """
-    flat = flatten(values)
-    _check_model(flat)
-    known = fields(flat["model.name"]).items()
-    defaults = flatten({n: field.default for n, field in known if field.is_new})
-    return {
-        name: value
-        for name, value in flat.items()
-        if name not in MAY_CHANGE
-        and not name.startswith(CHANGES_BYTES)
-        and not (name in defaults and value == defaults[name])
-    }
-
-
-def seal(value: Any) -> str:
-    """Returns the SHA-256 of a value as JSON, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def identity(
-    values: Mapping[str, Any],
-    fingerprint: str,
-    began: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Returns a run's identity, which every checkpoint stores.
-
-    It is `config`, the SHA-256 of `lasting(values)`; `data`, the fingerprint of the
-    training data set; and `seed`. `began` are the `PLACES` with which the run began, by
-    dotted name, where they have changed since.
-    """
-    return {
-        "config": seal(lasting(flatten(values) | dict(began or {}))),
-        "data": fingerprint,
-        "seed": values["seed"],
-    }
-
-
 def _nested(flat: Mapping[str, Any]) -> ConfigDict:
     sections = dict.fromkeys(name.partition(".")[0] for name in flat if "." in name)
     config = ConfigDict({name: {} for name in sections})
@@ -377,7 +304,8 @@ def _nested(flat: Mapping[str, Any]) -> ConfigDict:
     return config
 
 
-def _check_model(flat: Mapping[str, Any]) -> None:
+def check_model(flat: Mapping[str, Any]) -> None:
+    """Raises InputError if the `model.name` of a flat configuration is no network."""
     name = flat.get("model.name")
     if isinstance(name, str) and name in MODEL_FIELDS:
         return
@@ -413,7 +341,7 @@ def validate(config: ConfigDict) -> None:
     Limits that depend on the data or the devices are checked when those are known.
     """
     flat = _flatten(config)
-    _check_model(flat)
+    check_model(flat)
     _check_names(flat)
     for name, field in fields(flat["model.name"]).items():
         value = flat[name]

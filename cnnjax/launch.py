@@ -18,7 +18,7 @@ from cnnjax.errors import InputError
 from cnnjax.reporting import console
 from cnnjax.run import load_run, make_run, steps_may_change
 from cnnjax.runtime import environment, processes, signals
-from cnnjax.workdir import files, manifest
+from cnnjax.workdir import files, identity, manifest
 
 
 def train(
@@ -75,7 +75,7 @@ def train(
         processes.join(asked.coordinator, asked.num_processes, asked.process_id)
         flat = configs.flatten(config)
         process_ids = processes.gather(flat.pop("parallel.process_id"))
-        for name in configs.PLACES:  # each may have a copy of the data
+        for name in identity.PLACES:  # each may have a copy of the data
             del flat[name]
         processes.check_same(flat | environment.record(jax.default_backend()))
         config.parallel.process_id = process_ids[0]

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from cnnjax import config as configs
 from cnnjax import loading
 from cnnjax.data.dataset import Dataset, Split
 from cnnjax.errors import InputError
@@ -23,6 +22,7 @@ from cnnjax.state import TrainState, init_state
 from cnnjax.updates import ResidentUpdate, StreamedUpdate, Update
 from cnnjax.workdir import files
 from cnnjax.workdir.checkpoints import Checkpoints
+from cnnjax.workdir.identity import make_identity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,9 +110,9 @@ class Run:
         )
 
     def identity(self, began: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Returns the run's identity, see `config.identity`."""
+        """Returns the run's identity, see `identity.make_identity`."""
         values, fingerprint = self.config.to_dict(), self.dataset.fingerprint
-        return configs.identity(values, fingerprint, began)
+        return make_identity(values, fingerprint, began)
 
 
 def make_run(

@@ -22,7 +22,7 @@ from cnnjax import config as configs
 from cnnjax.errors import InputError, RunError
 from cnnjax.runtime import backend
 from cnnjax.runtime.signals import StopRequestedError
-from cnnjax.workdir import files
+from cnnjax.workdir import files, identity
 
 DEFAULT_CONFIG = "configs/base.py"
 RESULTS = "search.json"
@@ -157,12 +157,12 @@ def named(
 
 
 def _name(flat: Mapping[str, Any], point: Mapping[str, Any]) -> str:
-    places = {n: configs.FIELDS[n].default for n in configs.PLACES if n not in point}
+    places = {n: configs.FIELDS[n].default for n in identity.PLACES if n not in point}
     # It decides what a network learns where it is set.
     places.pop("data.num_classes", None)
     also = ("train.steps", *(n for n in flat if n.startswith("parallel.")))
-    fixed = configs.lasting({**flat, **places}) | {name: flat[name] for name in also}
-    return configs.seal(fixed)[:12]
+    fixed = identity.lasting({**flat, **places}) | {name: flat[name] for name in also}
+    return identity.seal(fixed)[:12]
 
 
 def _by_name(folder: Path) -> dict[str, str]:

@@ -17,6 +17,7 @@ from cnnjax import config
 from cnnjax import models as networks
 from cnnjax.errors import InputError
 from cnnjax.run import abstract_state, recipe_of
+from cnnjax.workdir.identity import lasting, make_identity
 
 CONFIGS = sorted((Path(__file__).parents[1] / "experiments" / "configs").glob("*.py"))
 # Of the pictures that the chapter feeds each network with.
@@ -331,9 +332,9 @@ def test_runs_of_the_first_version_keep_their_identity(model: str) -> None:
             del stored[section][leaf]
     values = json.loads(json.dumps(stored.to_dict()))
     expected = {"config": SHA_IN_0_1_0[model], "data": "abc", "seed": 0}
-    assert config.identity(values, "abc") == expected
+    assert make_identity(values, "abc") == expected
     read = config.from_stored(values)
-    assert config.identity(read.to_dict(), "abc") == expected
+    assert make_identity(read.to_dict(), "abc") == expected
     assert read.data.distortions == ("crop", "flip")
 
 
@@ -346,8 +347,8 @@ MAY_CHANGE = {name for name in config.FIELDS if name.startswith("parallel.")} | 
 
 @pytest.mark.parametrize("name", sorted({*config.fields("CifarCNN")} - {"model.name"}))
 def test_the_identity_is_of_every_field_but_those_that_may_change(name: str) -> None:
-    before = config.identity(config.default_config("CifarCNN").to_dict(), "abc")
-    after = config.identity(changed("CifarCNN", name, "other").to_dict(), "abc")
+    before = make_identity(config.default_config("CifarCNN").to_dict(), "abc")
+    after = make_identity(changed("CifarCNN", name, "other").to_dict(), "abc")
     assert (before == after) == (name in MAY_CHANGE)
 
 
@@ -358,7 +359,7 @@ def test_the_identity_does_not_depend_on_the_order_of_fields() -> None:
         for name, value in reversed(values.items())
     }
     assert list(turned) != list(values) and list(turned["data"]) != list(values["data"])
-    assert config.identity(turned, "abc") == config.identity(values, "abc")
+    assert make_identity(turned, "abc") == make_identity(values, "abc")
 
 
 @pytest.mark.parametrize(("default", "other"), [(3, 4), (("a",), ("b",)), ("", "c")])
@@ -366,23 +367,23 @@ def test_a_field_that_an_older_version_lacked(
     monkeypatch: pytest.MonkeyPatch, default: Any, other: Any
 ) -> None:
     old = json.loads(json.dumps(config.default_config("CifarCNN").to_dict()))
-    identity = config.identity(old, "abc")
+    identity = make_identity(old, "abc")
     field = config.Field(default, "a value", lambda value: True, is_new=True)
     monkeypatch.setitem(config.FIELDS, "optim.added", field)
     read = config.from_stored(old)
     assert read.optim.added == default
     assert type(read.optim.added) is type(default)
     assert read.to_dict() == config.default_config("CifarCNN").to_dict()
-    assert config.identity(old, "abc") == identity
+    assert make_identity(old, "abc") == identity
     # At its default wherever it is read from, and not at any other value.
     stored = json.loads(json.dumps(read.to_dict()))
     for values in (read.to_dict(), stored):
-        assert config.identity(values, "abc") == identity
-        assert "optim.added" not in config.lasting(values)
+        assert make_identity(values, "abc") == identity
+        assert "optim.added" not in lasting(values)
     read.optim.added = other
-    assert config.identity(read.to_dict(), "abc")["config"] != identity["config"]
-    lasting = config.lasting(read.to_dict())
-    assert lasting["optim.added"] == json.loads(json.dumps(other))
+    assert make_identity(read.to_dict(), "abc")["config"] != identity["config"]
+    found = lasting(read.to_dict())
+    assert found["optim.added"] == json.loads(json.dumps(other))
 
 
 def test_a_field_of_the_first_version_is_not_filled_in() -> None:

@@ -15,6 +15,7 @@ from cnnjax.run import Run, make_run, of_one_seed, restore
 from cnnjax.runtime.clocks import Clocks
 from cnnjax.workdir import files
 from cnnjax.workdir.checkpoints import Checkpoints
+from cnnjax.workdir.identity import make_identity
 
 SEED, STEPS = 7, 6
 
@@ -108,9 +109,7 @@ def test_devices_that_do_not_fit(changed, message: str) -> None:
 
 def test_its_identity_is_of_its_configuration_and_data() -> None:
     run, other = run_of(train__log_every=3), noise(28, 1, 9)
-    assert run.identity() == configs.identity(
-        config_of().to_dict(), noise().fingerprint
-    )
+    assert run.identity() == make_identity(config_of().to_dict(), noise().fingerprint)
     assert dataclasses.replace(run, dataset=other).identity() != run.identity()
     assert run.input_shape == (28, 28, 1)
     assert run_of("CifarCNN", noise(32, 3), data__crop=24).input_shape == (24, 24, 3)

@@ -44,7 +44,7 @@ class Checkpoints:
         """Opens the folder, and makes it unless `read_only`, which changes nothing.
 
         `run` is the run's identity (configuration hash, data fingerprint, seed), see
-        `config.identity`.
+        `identity.make_identity`.
 
         Raises:
             InputError: the folder's path cannot be given to Orbax, which takes text.

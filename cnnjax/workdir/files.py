@@ -11,15 +11,9 @@ from typing import Any
 
 import filelock
 
-from cnnjax.config import (
-    CHANGES_BYTES,
-    MAY_CHANGE,
-    PLACES,
-    filled,
-    flatten,
-    identity,
-)
+from cnnjax.config import filled, flatten
 from cnnjax.errors import InputError, one_line
+from cnnjax.workdir.identity import CHANGES_BYTES, MAY_CHANGE, PLACES, make_identity
 
 CONFIG = "config.json"
 MANIFEST = "manifest.json"
@@ -124,7 +118,7 @@ def _check_is_run_of(
 
 
 def began(workdir: Path) -> dict[str, Any]:
-    """Returns the `config.PLACES` with which a run began, where they have changed.
+    """Returns the `identity.PLACES` with which a run began, where they have changed.
 
     Its checkpoints bear them in its identity. Otherwise returns no field.
 
@@ -286,10 +280,10 @@ def writing(folder: Path, flag: str, advice: str = "name another") -> Iterator[N
 
 
 def of_workdir(workdir: Path) -> dict[str, Any]:
-    """Returns the identity of the run in a folder, see `config.identity`.
+    """Returns the identity of the run in a folder, see `identity.make_identity`.
 
     Raises:
         InputError: `workdir` holds no run.
     """
     config = read_json(workdir / CONFIG)
-    return identity(config, trained_on(workdir)["fingerprint"], began(workdir))
+    return make_identity(config, trained_on(workdir)["fingerprint"], began(workdir))

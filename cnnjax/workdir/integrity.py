@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from cnnjax.config import seal
 from cnnjax.errors import InputError
+from cnnjax.workdir.identity import seal
 
 # Metadata take a few kB; a larger file is damaged and is not read.
 MAX_META_BYTES = 16 * 2**20
@@ -30,8 +30,8 @@ def contents(
 ) -> ocp.args.Composite:
     """Returns what Orbax writes: the arrays, and metadata with their digests.
 
-    `run` is the run's identity, see `config.identity`; `best` is `Best.record`, this
-    step included; `about` are further facts about the state, as JSON.
+    `run` is the run's identity, see `identity.make_identity`; `best` is `Best.record`,
+    this step included; `about` are further facts about the state, as JSON.
     """
     meta = {
         "leaves": describe(state),
@@ -155,7 +155,7 @@ def check_same_network(
 def check_same_run(
     where: str, stored: Mapping[str, Any], needed: Mapping[str, Any]
 ) -> None:
-    """Raises InputError, naming the differences, if two `config.identity` differ.
+    """Raises InputError, naming the differences, if two identities differ.
 
     `stored` is the checkpoint's, `needed` the run's; `where` names the checkpoint.
     """

@@ -18,7 +18,7 @@ from cnnjax import launch, loading
 from cnnjax.data.dataset import Dataset
 from cnnjax.models.facts import facts_of
 from cnnjax.parallel import make_partitioner
-from cnnjax.workdir import files, manifest
+from cnnjax.workdir import files, identity, manifest
 from search import changed
 
 # So many seeds are trained in one program. A plan that is longer, or has other looks,
@@ -218,7 +218,7 @@ def lasting(recipe: ConfigDict) -> dict[str, Any]:
     Fields that a lab sets or that do not change what is learned are left out.
     """
     own = ("num_seeds", "data.name", "data.dir")
-    found = configs.lasting(recipe.to_dict())
+    found = identity.lasting(recipe.to_dict())
     return {name: value for name, value in found.items() if name not in own}
 
 

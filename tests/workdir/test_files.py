@@ -15,9 +15,10 @@ from cnnjax import config as configs
 from cnnjax.config import FIELDS, MODEL_FIELDS, default_config
 from cnnjax.errors import InputError
 from cnnjax.workdir import files
+from cnnjax.workdir.identity import make_identity
 
 CONFIG = default_config("CifarCNN").to_dict()
-# Written out and not taken from config.MAY_CHANGE: these are DESIGN's words.
+# Written out and not taken from identity.MAY_CHANGE: these are DESIGN's words.
 ALLOWED = {
     "train.steps",
     "train.steps_per_call",  # as the pipeline: how the same steps are run
@@ -140,7 +141,7 @@ def test_the_data_may_move_and_the_run_stays_what_it_was(
     enter(tmp_path, changed("data.dir", "/scratch/1"))
     files.write_json(tmp_path / files.MANIFEST, {"data": DATA})
     identity = files.of_workdir(tmp_path)
-    assert identity == configs.identity(changed("data.dir", "/scratch/1"), "abc")
+    assert identity == make_identity(changed("data.dir", "/scratch/1"), "abc")
     assert files.began(tmp_path) == {}
     for place in ("/scratch/2", "/scratch/2/", "../2"):
         enter(tmp_path, changed("data.dir", place))
@@ -400,6 +401,6 @@ def test_the_identity_of_a_run_in_a_folder(tmp_path: Path) -> None:
     config.data.distortions = ("crop", "flip")
     enter(tmp_path, config.to_dict())
     files.write_json(tmp_path / files.MANIFEST, {"data": DATA})
-    of_run = configs.identity(config.to_dict(), "abc")
+    of_run = make_identity(config.to_dict(), "abc")
     assert files.of_workdir(tmp_path) == of_run
     assert (of_run["seed"], of_run["data"]) == (0, "abc")
