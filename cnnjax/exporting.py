@@ -92,7 +92,7 @@ def card(network: Network, workdir: Path) -> dict[str, Any]:
         "networks": network.num_seeds,
         "seed_index": network.seed_index,
         "step": network.step,
-        "versions": {"jax": jax.__version__},
+        "versions": {"jax": jax.__version__, "training": stored.get("versions")},
         "config": files.read_json(workdir / files.CONFIG),
         "manifest": {k: v for k, v in stored.items() if k != "data"},
     }

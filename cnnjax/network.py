@@ -120,11 +120,11 @@ class Network:
         return in_batches(self.probabilities, images, batch_size)
 
 
-def load_network(source: str | Path, seed_index: int = -1) -> Network:
+def load_network(workdir: str | Path, seed_index: int = -1) -> Network:
     """Returns a trained network, without changing what it is loaded from.
 
-    `source` is the folder of a run, a `.safetensors` file that `export.py` wrote, or
-    the name of a network that comes trained ("cifar10", "mnist"). Of a run it is the
+    `workdir` is the folder of a run, a `.safetensors` file that `export.py` wrote,
+    or the name of a network that comes trained ("cifar10", "mnist"). Of a run it is the
     newest checkpoint, with the moving average of the weights if the run keeps one. Of
     several seeds, `seed_index` picks one network, from 0; -1 takes all of them.
 
@@ -143,13 +143,13 @@ def load_network(source: str | Path, seed_index: int = -1) -> Network:
         raise InputError(
             f"got seed_index={seed_index}, need one from 0 on, or -1 for all"
         )
-    path = Path(os.path.expanduser(source))
-    if not (path / files.CONFIG).exists() and pretrained_path(str(source)).exists():
-        path = pretrained_path(str(source))
+    path = Path(os.path.expanduser(workdir))
+    if not (path / files.CONFIG).exists() and pretrained_path(str(workdir)).exists():
+        path = pretrained_path(str(workdir))
     if not path.exists():
         names = sorted(found.stem for found in PRETRAINED.glob(f"*{WEIGHTS}"))
         raise InputError(
-            f"got {source}, need the folder of a run, a {WEIGHTS} file that export.py"
+            f"got {workdir}, need the folder of a run, a {WEIGHTS} file that export.py"
             f" wrote, or one of {', '.join(names) or 'the names that a checkout has'}"
         )
     return (_of_file if path.suffix == WEIGHTS else _of_run)(path, seed_index)

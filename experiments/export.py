@@ -42,12 +42,13 @@ def run(arguments: list[str], *, workdir: str, to: str, seed_index: int) -> None
     from cnnjax.workdir import exports
 
     network = load_network(workdir, seed_index)
+    card = exporting.card(network, Path(workdir))
     if path.suffix == WEIGHTS:
         content = exporting.to_safetensors(network)
     else:
         program = exporting.to_stablehlo(network.probabilities, network.image_shape)
         content = bytes(program.serialize())
-    card = exporting.card(network, Path(workdir))
+        card["platforms"] = list(program.platforms)
     with files.writing(path, "to"):
         exports.write(path, content, card)
     print(f"{path} and {exports.card_path(path)} are written")

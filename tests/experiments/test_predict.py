@@ -101,6 +101,8 @@ def test_an_export_says_the_same(call, colour_run, photos, tmp_path):
     final = json.loads((colour_run[0] / "final_metrics.json").read_text())
     assert card["classes"] == [str(i) for i in range(10)]
     assert card["input"]["shape"] == ["batch", 32, 32, 3]
+    assert card["platforms"] == ["cpu", "cuda"]
+    assert card["versions"]["training"]["jax"]
     assert card["preprocessing"] == {"crop": 24, "normalise": "per_image"}
     assert (card["weights"], card["step"]) == ("ema_params", 40)
     assert card["dataset"]["name"] == "noise"
