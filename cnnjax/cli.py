@@ -309,7 +309,8 @@ def exit_with(parse_and_run: Callable[[Sequence[str]], None], usage: str) -> Non
         if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(sys.argv):
             print(usage)
         else:
-            parse_and_run(sys.argv)
+            with backend.memory_errors():
+                parse_and_run(sys.argv)
     except InputError as error:
         code = _complain(error, BAD_INPUT)
     except BrokenPipeError:  # the reader, such as `head`, has had enough

@@ -7,15 +7,16 @@ import inspect
 import logging
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cnnjax.errors import InputError, one_line
-from cnnjax.runtime import environment
+from cnnjax.errors import InputError, RunError, one_line
+from cnnjax.runtime import environment, gpu
 
 # <malloc.h>: M_MMAP_MAX (no block gets a mapping of its own), M_TRIM_THRESHOLD and
 # M_TOP_PAD in bytes, and M_ARENA_MAX, because further arenas follow other rules.
@@ -26,14 +27,31 @@ DETERMINISTIC_GPU = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0
 # A run's programs take 1 to 10 MB.
 COMPILE_CACHE_BYTES = 1 << 30
 
+# The variables by which a user says how much of a GPU's memory JAX takes, and when.
+GPU_MEMORY = (
+    *("XLA_PYTHON_CLIENT_PREALLOCATE", "XLA_PYTHON_CLIENT_ALLOCATOR"),
+    *("XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_CLIENT_MEM_FRACTION"),
+)
+# What XLA says where it finds no memory. On a full GPU NVIDIA's libraries may be the
+# first not to start (jax#7118). RESOURCE_EXHAUSTED alone is not enough: it also stands
+# for too much of the memory that a kernel's threads share.
+OUT_OF_MEMORY = re.compile(
+    r"RESOURCE_EXHAUSTED: .*(out of memory|allocat)|CUDA_ERROR_OUT_OF_MEMORY"
+    r"|CU[A-Z]+_STATUS_(ALLOC_FAILED|NOT_INITIALIZED)|DNN library initialization failed"
+    r"|create (cublas|cudnn) handle",
+    re.IGNORECASE,
+)
+
 
 def start(*, compile_cache: bool = True, deterministic: bool = False) -> None:
     """Sets JAX up; call it before anything asks for a device.
 
     Each core of a CPU becomes a device: XLA runs parts of a step on one thread, and a
     batch split over the cores keeps them all busy. This has no effect if a GPU is the
-    default backend. JAX's own environment variables take precedence, but for those of
-    `environment.PINNED`, which have no effect; a warning names them.
+    default backend. A GPU's memory is taken as it is needed, because others may use the
+    GPU too, such as a notebook; JAX by itself takes three quarters of it at once. JAX's
+    own environment variables take precedence, but for those of `environment.PINNED`,
+    which have no effect; a warning names them.
 
     Args:
         compile_cache: keep compiled programs in the user's cache folder, so that a
@@ -41,7 +59,8 @@ def start(*, compile_cache: bool = True, deterministic: bool = False) -> None:
         deterministic: make a GPU return the same bytes each time, as a CPU always does.
 
     Raises:
-        InputError: XLA does not take what XLA_FLAGS says.
+        InputError: XLA does not take what XLA_FLAGS says, or JAX cannot use the GPU
+            that JAX_PLATFORMS asks for; where it does not, a warning says why.
     """
     quieten()
     _check_xla_flags()
@@ -53,6 +72,9 @@ def start(*, compile_cache: bool = True, deterministic: bool = False) -> None:
             " configuration",
             file=sys.stderr,
         )
+    gpu.check()
+    if os.environ.keys().isdisjoint(GPU_MEMORY):
+        os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     _keep_freed_memory()
     asked_of_xla = "--xla_force_host_platform_device_count" in os.environ.get(
         "XLA_FLAGS", ""
@@ -95,6 +117,9 @@ def error_of_environment(cause: Exception) -> InputError | None:
     That is so where JAX cannot start, and where a variable chooses another algorithm
     than JAX's default, which need not exist on this machine. Otherwise returns None.
     """
+    no_gpu = gpu.not_started(cause)
+    if no_gpu:
+        return InputError(no_gpu)
     try:
         environment.pin()
         import jax
@@ -103,7 +128,9 @@ def error_of_environment(cause: Exception) -> InputError | None:
     except Exception:  # JAX raises what its parts raise, even AssertionError.
         read = ("JAX_", "FLAX_", "XLA_", "CUDA_VISIBLE_DEVICES")
         given = [
-            f"{k}={v}" for k, v in sorted(os.environ.items()) if k.startswith(read)
+            f"{k}={v}"
+            for k, v in sorted(os.environ.items())
+            if k.startswith(read) and k != "XLA_PYTHON_CLIENT_PREALLOCATE"
         ]
         return InputError(
             f"JAX cannot start with {' '.join(given) or 'this environment'}"
@@ -120,6 +147,38 @@ def error_of_environment(cause: Exception) -> InputError | None:
             " is not meant"
         )
     return None
+
+
+@contextlib.contextmanager
+def memory_errors() -> Iterator[None]:
+    """Raises RunError, in one line, in place of JAX's error that memory is exhausted.
+
+    That may be a GPU's or the CPU's. All other errors are left as they are.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:  # JAX raises either
+        text = one_line(error)
+        if isinstance(error, InputError | RunError) or not OUT_OF_MEMORY.search(text):
+            raise
+        import jax
+
+        device, what = jax.local_devices()[0], text[:200]
+        size = re.search(
+            r"allocat\w+ (?:request for )?([\d.]+) ?([KMGT]?)i?B", text, re.I
+        )
+        if size:
+            gib = float(size[1]) * 1024 ** (" KMGT".index(size[2] or " ") - 3)
+            what = f"{max(gib, 0.01):,.2f} GiB more could not be allocated"
+        where, other = "the CPU", ""
+        if device.platform != "cpu":
+            where = device.device_kind
+            what += ", and nvidia-smi shows who holds memory"
+            other = "; data.pipeline=tfdata keeps the data set out of the GPU's memory"
+        raise RunError(
+            f"out of memory on {where} ({what}); lower train.batch_size,"
+            f" eval.batch_size or num_seeds{other}; what is saved is kept"
+        ) from error
 
 
 def quieten() -> None:
@@ -145,6 +204,10 @@ def _cache_compiled_programs() -> None:
     It keeps every program, because start-up compiles many small ones, and deletes the
     least recently used ones when the folder exceeds its bound. A folder that cannot be
     written is no error: a warning names it.
+
+    On a GPU, JAX has XLA keep in a folder below this one which kernel was the fastest
+    for each operation. That folder is neither counted in the bound nor deleted, and its
+    name is part of a program's key: programs that are copied elsewhere are not found.
     """
     import jax
 

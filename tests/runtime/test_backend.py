@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import pytest
 
-from cnnjax.errors import InputError
+from cnnjax import cli, launch
+from cnnjax.config import default_config
+from cnnjax.errors import InputError, RunError
 from cnnjax.runtime import backend
 
 PROGRAM = """
@@ -17,7 +20,12 @@ import os
 from cnnjax.runtime import backend
 backend.start({arguments})
 import jax
+from jax._src import compiler
 print(jax.device_count(), os.environ.get("XLA_FLAGS", ""))
+print(os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE"))
+options = compiler.get_compile_options(1, 1)
+debug_options = options.executable_build_options.debug_options
+print(debug_options.xla_gpu_per_fusion_autotune_cache_dir)
 jax.block_until_ready(jax.jit(lambda x: x * 2 + 1)(jax.numpy.ones(3)))
 """
 
@@ -69,24 +77,34 @@ def test_a_program_that_was_half_written_is_dropped(start, tmp_path) -> None:
 
 
 def test_the_cache_can_be_off_or_elsewhere_or_impossible(start, tmp_path) -> None:
-    start("compile_cache=False")
+    """On a GPU, XLA keeps what it has measured in a folder below."""
+    without = start("compile_cache=False")
+    assert without.stdout.endswith("false\n\n")
     assert not compiled(tmp_path)
     elsewhere = tmp_path / "mine"
-    start(JAX_COMPILATION_CACHE_DIR=str(elsewhere))
+    there = start(JAX_COMPILATION_CACHE_DIR=str(elsewhere))
     assert compiled(elsewhere) == compiled(tmp_path) != {}
+    measured = elsewhere / "xla_gpu_per_fusion_autotune_cache_dir"
+    assert there.stdout.splitlines()[-1] == str(measured)
     start(XDG_CACHE_HOME=os.devnull)
 
 
 def test_every_core_is_a_device_unless_jax_is_told_otherwise(start) -> None:
     cores = len(os.sched_getaffinity(0))
-    for environment, count in (({}, cores), ({"JAX_NUM_CPU_DEVICES": "3"}, 3)):
-        assert int(start(**environment).stdout.split()[0]) == count
+    # And a GPU's memory is taken as it is needed, unless the user says how much.
+    told = {"JAX_NUM_CPU_DEVICES": "3", "XLA_CLIENT_MEM_FRACTION": "0.5"}
+    for environment, count, at_once in (({}, cores, "false"), (told, 3, "None")):
+        found = start(**environment).stdout.split()
+        assert (int(found[0]), found[1]) == (count, at_once)
 
 
 def test_determinism_is_asked_of_xla_beside_its_other_flags(start) -> None:
     mine = "--xla_cpu_enable_fast_math=false"
     done = start("deterministic=True", XLA_FLAGS=mine)
-    assert done.stdout.split()[1:] == [mine, *backend.DETERMINISTIC_GPU.split()]
+    assert done.stdout.splitlines()[0].split()[1:] == [
+        mine,
+        *backend.DETERMINISTIC_GPU.split(),
+    ]
 
 
 def test_it_is_quiet_unless_asked(monkeypatch):
@@ -142,3 +160,94 @@ def test_flags_that_would_end_the_process(monkeypatch, given, reason) -> None:
         backend.start()
     assert f"got XLA_FLAGS={given}, need flags that" in str(raised.value)
     assert reason in str(raised.value)
+
+
+def test_what_the_user_did_not_set_is_not_blamed(monkeypatch) -> None:
+    monkeypatch.setattr(jax, "devices", lambda: 1 / 0)
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    monkeypatch.setenv("XLA_CLIENT_MEM_FRACTION", "2")
+    explained = str(backend.error_of_environment(ValueError("it fails")))
+    assert "XLA_CLIENT_MEM_FRACTION=2" in explained
+    assert "PREALLOCATE" not in explained
+
+
+ADVICE = "lower train.batch_size, eval.batch_size or num_seeds"
+OF_A_GPU = (
+    f", and nvidia-smi shows who holds memory); {ADVICE}; data.pipeline=tfdata keeps"
+    " the data set out of the GPU's memory; what is saved is kept"
+)
+
+
+def allocate(*_: object) -> None:
+    """Asks for 64 TiB, which XLA refuses at once."""
+    jax.numpy.zeros(1 << 46, "uint8")
+
+
+def test_no_memory_is_one_line(monkeypatch, capsys, tmp_path) -> None:
+    line = (
+        "out of memory on the CPU (65,536.00 GiB more could not be allocated);"
+        f" {ADVICE}; what is saved is kept"
+    )
+    monkeypatch.setattr(launch, "_train", allocate)
+    with pytest.raises(RunError) as raised:
+        launch.train(default_config("MLP"), tmp_path)
+    assert str(raised.value) == line
+    monkeypatch.setattr(sys, "argv", ["predict.py"])
+    with pytest.raises(SystemExit) as exited:
+        cli.exit_with(allocate, "")
+    assert (exited.value.code, capsys.readouterr().err) == (1, f"error: {line}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        (
+            "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 8.5GiB.\nMore.",
+            "8.50 GiB more could not be allocated",
+        ),
+        (
+            "RESOURCE_EXHAUSTED: Out of memory trying to allocate 33762398024 bytes.",
+            "31.44 GiB more could not be allocated",
+        ),
+        (
+            "RESOURCE_EXHAUSTED: Failed to allocate request for 512.0MiB (536870912B)",
+            "0.50 GiB more could not be allocated",
+        ),
+        *[
+            (text, text)
+            for text in (
+                "INTERNAL: failed to create cublas handle: the library was not started",
+                "INTERNAL: Could not create cudnn handle: CUDNN_STATUS_NOT_INITIALIZED",
+                "FAILED_PRECONDITION: DNN library initialization failed. Look above",
+            )
+        ],
+    ],
+)
+@pytest.mark.parametrize("kind", [jax.errors.JaxRuntimeError, ValueError])
+def test_no_memory_of_a_gpu(monkeypatch, kind, text, what) -> None:
+    device = SimpleNamespace(platform="gpu", device_kind="NVIDIA H200")
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    with pytest.raises(RunError) as raised, backend.memory_errors():
+        raise kind(text)
+    assert str(raised.value) == f"out of memory on NVIDIA H200 ({what}{OF_A_GPU}"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        jax.errors.JaxRuntimeError(
+            "RESOURCE_EXHAUSTED: Shared memory size limit exceeded: requested 278536"
+        ),
+        jax.errors.JaxRuntimeError("INTERNAL: CUDA_ERROR_ILLEGAL_ADDRESS"),
+        RunError(
+            "process 1 failed: RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes."
+        ),
+        InputError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes."),
+        KeyError("out of memory"),
+    ],
+    ids=lambda error: f"{type(error).__name__} {error}"[:40],
+)
+def test_other_errors_stay_as_they_are(error) -> None:
+    with pytest.raises(type(error)) as raised, backend.memory_errors():
+        raise error
+    assert raised.value is error
