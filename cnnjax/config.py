@@ -13,6 +13,10 @@ from ml_collections import ConfigDict
 
 from cnnjax.errors import InputError
 
+# Steps of a call that a GPU makes by default: about 50 ms where it is fast, so that the
+# start of a call costs little; few enough for a slow one to stop within seconds.
+GPU_STEPS_PER_CALL = 200
+
 
 @dataclasses.dataclass(frozen=True)
 class Field:
@@ -97,7 +101,8 @@ FIELDS = {
     "data.num_classes": dataclasses.replace(
         _at_least(0, 0, "classes; 0 for as many as the data have"), is_new=True
     ),
-    "data.pipeline": _one_of("tfdata", "tfdata", "device"),
+    # "auto" is "device" on a GPU, and else "tfdata"; see `for_platform`.
+    "data.pipeline": _one_of("auto", "tfdata", "device", "auto"),
     "data.workers": Field(16, "1 to 256 threads", lambda v: 1 <= v <= 256),
     "data.val_examples": _at_least(
         0, 0, "training pictures held out; 0 for the set's own validation split"
@@ -132,7 +137,9 @@ FIELDS = {
     "optim.label_smoothing": _fraction(0.0, "smoothing"),
     "train.steps": _at_least(3000, 1, "steps"),
     "train.batch_size": _at_least(128, 1, "pictures"),
-    "train.steps_per_call": _at_least(1, 1, "steps; more for data.pipeline=device"),
+    "train.steps_per_call": _at_least(
+        0, 0, "steps; 0 for as many as pay; above 1 for data.pipeline=device"
+    ),
     "train.log_every": _at_least(10, 1, "steps"),
     "train.eval_every": _at_least(0, 0, "steps; 0 for the end only"),
     "train.checkpoint_every": _at_least(1000, 0, "steps; 0 for the end only"),
@@ -145,6 +152,8 @@ FIELDS = {
     ),
     "parallel.mode": _one_of("jit", "jit", "pmap"),
     "parallel.num_devices": _at_least(0, 0, "devices; 0 for as many as pay"),
+    # Seeds of one device are batched by jax.vmap, rather than looped over.
+    "parallel.vmap_seeds": dataclasses.replace(_flag(False), is_new=True),
     "parallel.distributed": _flag(False),
     "parallel.coordinator": Field(
         "",
@@ -350,7 +359,7 @@ def validate(config: ConfigDict) -> None:
                 f"got {name}={value!r}, need {field.need};"
                 f" set it with --config.{name}=..."
             )
-    if flat["train.steps_per_call"] > 1 and flat["data.pipeline"] != "device":
+    if flat["train.steps_per_call"] > 1 and flat["data.pipeline"] == "tfdata":
         raise InputError(
             f"got train.steps_per_call={flat['train.steps_per_call']} with"
             f" data.pipeline={flat['data.pipeline']}, which makes one batch at a time;"
@@ -369,6 +378,26 @@ def validate(config: ConfigDict) -> None:
             f"got {last_position} examples in all, need at most 2**32, as positions are"
             " uint32; ask for fewer train.steps or a smaller train.batch_size"
         )
+
+
+def for_platform(config: ConfigDict, platform: str) -> ConfigDict:
+    """Returns a copy in which "auto" and 0 are what pays on a platform, such as "cpu".
+
+    A GPU takes a fraction of a millisecond for a step of these networks, less than the
+    host takes to send a batch or to start a program: so the data lie in its memory, and
+    many steps are one call.
+
+    Raises:
+        InputError: what has been chosen does not fit the rest of the configuration.
+    """
+    config, on_gpu = config.copy_and_resolve_references(), platform == "gpu"
+    if config.data.pipeline == "auto":
+        config.data.pipeline = "device" if on_gpu else "tfdata"
+    if not config.train.steps_per_call:
+        many = on_gpu and config.data.pipeline == "device"
+        config.train.steps_per_call = GPU_STEPS_PER_CALL if many else 1
+    validate(config)
+    return config
 
 
 def _check_processes(flat: Mapping[str, Any]) -> None:
@@ -420,7 +449,7 @@ def _check_seeds(flat: Mapping[str, Any]) -> None:
         "parallel.distributed": False,
     }
     for name, value in needed.items():
-        if num_seeds > 1 and flat[name] != value:
+        if num_seeds > 1 and flat[name] not in (value, "auto"):
             raise InputError(
                 f"got num_seeds={num_seeds} with {name}={flat[name]}, need {value} for"
                 f" more than one seed; set --config.{name}={value}"

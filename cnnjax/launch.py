@@ -17,7 +17,7 @@ from cnnjax.data.dataset import Dataset
 from cnnjax.errors import InputError
 from cnnjax.reporting import console
 from cnnjax.run import load_run, make_run, steps_may_change
-from cnnjax.runtime import environment, processes, signals
+from cnnjax.runtime import backend, environment, processes, signals
 from cnnjax.workdir import files, identity, manifest
 
 
@@ -80,7 +80,7 @@ def train(
         processes.check_same(flat | environment.record(jax.default_backend()))
         config.parallel.process_id = process_ids[0]
         workdir = Path(processes.gather(str(workdir))[0])
-    config.lock()
+    config = configs.for_platform(config, jax.default_backend()).lock()
 
     def load() -> tuple[Dataset, str]:
         found = dataset or loading.load_data(
@@ -89,6 +89,7 @@ def train(
         return found, loading.embedded_note(config, found, default_name)
 
     with (
+        backend.memory_errors(),
         environment.pinned(),
         processes.only_first_prints(),
         processes.together() as meet,

@@ -1,8 +1,8 @@
 """Where a run computes: devices, the mesh over them, `jit` or `pmap`, and the seeds.
 
 With one seed, the devices share each batch. With several seeds, each device trains the
-same number of networks, one after the other, each on full batches of its own, by the
-program of a single device; the seeds share nothing but the devices.
+same number of networks, one after the other or all at once, each on full batches of its
+own, by the program of a single device; the seeds share nothing but the devices.
 """
 
 import dataclasses
@@ -44,6 +44,8 @@ class Partitioner:
         mode: one of `MODES`; several seeds or several processes need "jit".
         num_seeds: how many networks are trained at once; if more than one, a multiple
             of the number of devices.
+        vmap_seeds: whether the seeds of a device are batched by `jax.vmap`. Otherwise
+            they are a loop.
 
     Example:
         >>> from cnnjax.parallel import make_mesh
@@ -54,6 +56,7 @@ class Partitioner:
     mesh: Mesh
     mode: str = "jit"
     num_seeds: int = 1
+    vmap_seeds: bool = False
 
     @property
     def num_devices(self) -> int:
@@ -123,10 +126,13 @@ class Partitioner:
         `parts` are the kinds of its arguments; with `donate` the memory of the first
         argument is reused for the result. A step of one seed sums over `axis_name`
         itself, so its results are the same on every device; `check_vma=False` keeps
-        `shard_map` from summing the gradients again. Several seeds are a loop on each
-        device: under `vmap` their weights make grouped convolutions, at about a third
-        of the images per second; unrolled, the loop is no faster and takes four times
-        as long to compile (CifarCNN, four seeds on two cores).
+        `shard_map` from summing the gradients again.
+
+        Several seeds are a loop on each device, or batched by `vmap`, where their
+        weights make grouped convolutions. On a CPU that has about a third of the images
+        per second; unrolled, the loop is no faster and takes four times as long to
+        compile (CifarCNN, four seeds on two cores). A GPU, which one small network does
+        not fill, may be faster with `vmap`.
         """
         donated = (0,) if donate else ()
         cut = {Part.TRAINING_BATCH, Part.EVALUATION_BATCH}
@@ -143,7 +149,11 @@ class Partitioner:
         out = whole
         if self.num_seeds > 1:
             cut, out = {Part.STATE, Part.TRAINING_BATCH}, in_parts
-            step = _loop_over(step, [part in cut for part in parts])
+            own = [part in cut for part in parts]
+            if self.vmap_seeds:
+                step = jax.vmap(step, in_axes=[0 if is_own else None for is_own in own])
+            else:
+                step = _loop_over(step, own)
         mapped = jax.shard_map(
             step,
             mesh=self.mesh,
@@ -179,7 +189,12 @@ def _loop_over(step: Callable[..., Any], own: Sequence[bool]) -> Callable[..., A
 
 
 def make_partitioner(
-    num_devices: int, *, mode: str, num_seeds: int, batch_size: int
+    num_devices: int,
+    *,
+    mode: str,
+    num_seeds: int,
+    batch_size: int,
+    vmap_seeds: bool = False,
 ) -> Partitioner:
     """Returns a partitioner over `num_devices` devices, counted over all processes.
 
@@ -197,7 +212,7 @@ def make_partitioner(
     else:
         chosen = num_devices or choose_num_devices(batch_size, available, processes)
         check_divisible(batch_size, chosen)
-    return Partitioner(make_mesh(chosen), mode, num_seeds)
+    return Partitioner(make_mesh(chosen), mode, num_seeds, vmap_seeds)
 
 
 def choose_num_devices(batch_size: int, available: int, num_processes: int = 1) -> int:

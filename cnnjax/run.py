@@ -30,7 +30,7 @@ class Run:
     """A validated configuration, its data, and what `make_run` builds from both.
 
     Attributes:
-        config: validated.
+        config: validated, see also `config.for_platform`.
         dataset: the data for training and testing.
         validation: images held out of the training split, or the data set's own
             validation split; None if there are none.
@@ -133,6 +133,7 @@ def make_run(
             mode=parallel.mode,
             num_seeds=config.num_seeds,
             batch_size=config.train.batch_size,
+            vmap_seeds=parallel.vmap_seeds,
         )
     except ValueError as error:
         raise InputError(

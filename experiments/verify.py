@@ -11,7 +11,6 @@ needed. The exit code is 0 if every check passes, and 1 if not.
 """
 
 import json
-import os
 import time
 from pathlib import Path
 
@@ -40,8 +39,6 @@ def run(arguments: list[str], only: str, out: str) -> None:
     with files.writing(path, "out"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()  # fails now rather than after a minute
-    # A GPU's memory is shared with the processes whose bytes are compared.
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     # What is checked is compiled by this machine, now.
     backend.start(compile_cache=False)
     # Here and not above, so that --help need not wait for JAX.

@@ -127,12 +127,35 @@ def test_positions_must_fit_their_type() -> None:
 
 
 def test_many_steps_a_call_need_the_data_on_the_device() -> None:
-    chosen = config.default_config("CifarCNN")
-    chosen.train.steps_per_call = 10
-    with pytest.raises(InputError, match=r"set --config\.data\.pipeline=device"):
-        config.validate(chosen)
-    chosen.data.pipeline = "device"
+    chosen = changed("CifarCNN", "train.steps_per_call", 10)
     config.validate(chosen)
+    with pytest.raises(InputError, match=r"set --config\.data\.pipeline=device"):
+        config.for_platform(chosen, "cpu")
+    chosen.data.pipeline = "device"
+    assert config.for_platform(chosen, "cpu").train.steps_per_call == 10
+
+
+@pytest.mark.parametrize(
+    ("platform", "pipeline", "steps", "expected"),
+    [
+        ("cpu", "auto", 0, ("tfdata", 1)),
+        ("cpu", "device", 0, ("device", 1)),
+        ("gpu", "auto", 0, ("device", 200)),
+        ("gpu", "auto", 7, ("device", 7)),
+        ("gpu", "tfdata", 0, ("tfdata", 1)),
+        ("gpu", "device", 1, ("device", 1)),
+    ],
+)
+def test_what_is_left_open_is_what_pays_on_the_platform(
+    platform: str, pipeline: str, steps: int, expected: tuple[str, int]
+) -> None:
+    chosen = config.default_config("CifarCNN")
+    assert (chosen.data.pipeline, chosen.train.steps_per_call) == ("auto", 0)
+    chosen.data.pipeline, chosen.train.steps_per_call = pipeline, steps
+    found = config.for_platform(chosen.copy_and_resolve_references().lock(), platform)
+    assert (found.data.pipeline, found.train.steps_per_call) == expected
+    assert chosen.data.pipeline == pipeline, "a copy was changed"
+    assert lasting(found) == lasting(chosen), "it is the same run"
 
 
 def test_many_seeds_need_the_data_on_the_device_and_jit() -> None:
@@ -140,7 +163,8 @@ def test_many_seeds_need_the_data_on_the_device_and_jit() -> None:
     with pytest.raises(
         InputError, match=r"num_seeds=4 with data\.pipeline=tfdata, need"
     ):
-        config.validate(chosen)
+        config.for_platform(chosen, "cpu")
+    config.for_platform(chosen, "gpu")
     chosen.data.pipeline = "device"
     config.validate(chosen)
     chosen.parallel.mode = "pmap"

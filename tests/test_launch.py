@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cnnjax import launch
-from cnnjax.config import default_config
+from cnnjax.config import default_config, for_platform
 from cnnjax.errors import InputError
 from cnnjax.workdir import files
 
@@ -29,7 +29,7 @@ def test_a_configuration_is_made_by_default_config(tmp_path, config):
 
 
 def test_a_run_may_be_named_from_the_home_folder(tmp_path, monkeypatch, capsys):
-    config = default_config("MLP")
+    config = for_platform(default_config("MLP"), "cpu")
     final = dict.fromkeys(files.SUMMARY, config.train.steps)
     (tmp_path / "run").mkdir()
     files.write_json(tmp_path / "run" / files.CONFIG, config.to_dict())

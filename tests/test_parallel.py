@@ -139,8 +139,9 @@ def test_the_devices_share_a_batch_of_one_seed(mode: str) -> None:
     np.testing.assert_array_equal(again["step"], state["step"] + 2)
 
 
-def test_several_seeds_share_the_devices_and_the_pictures() -> None:
-    partitioner = Partitioner(make_mesh(DEVICES), num_seeds=SEEDS)
+@pytest.mark.parametrize("vmap_seeds", [False, True])
+def test_several_seeds_share_the_devices_and_the_pictures(vmap_seeds: bool) -> None:
+    partitioner = Partitioner(make_mesh(DEVICES), "jit", SEEDS, vmap_seeds)
     assert partitioner.axis_name is None
     host, placed = arguments(partitioner, SEEDS)
     assert is_placed(placed[:2], partitioner, CUT)

@@ -5,6 +5,7 @@ Several seeds in one program are runs of one seed each: they share devices, not 
 
 import dataclasses
 import functools
+import re
 
 import flax.linen as nn
 import jax
@@ -15,14 +16,14 @@ import pytest
 
 from cnnjax.data import batches, load, sampling, tf_pipeline
 from cnnjax.data.dataset import Split
-from cnnjax.models import MLP, CifarCNN
+from cnnjax.models import MLP, CifarCNN, LeNet5, SimpleCNN
 from cnnjax.models.facts import Facts
-from cnnjax.parallel import Partitioner, make_mesh
+from cnnjax.parallel import Part, Partitioner, make_mesh
 from cnnjax.recipe import Recipe, make_recipe
 from cnnjax.run import of_one_seed
 from cnnjax.runtime.clocks import Clocks
 from cnnjax.state import init_state
-from cnnjax.step import make_train_step
+from cnnjax.step import make_multi_step, make_train_step
 from cnnjax.updates import ResidentUpdate, StreamedUpdate
 
 SEED, NUM_SEEDS, BATCH = 7, 4, 16
@@ -79,9 +80,17 @@ def start(name: str, recipe: Recipe, partitioner: Partitioner):
     return partitioner.put_each([init_state(recipe, shape, seed=k) for k in seeds])
 
 
-def trained(name: str, recipe: Recipe, pieces, num_devices=1, mode="jit", num_seeds=1):
+def trained(
+    name: str,
+    recipe: Recipe,
+    pieces,
+    num_devices=1,
+    mode="jit",
+    num_seeds=1,
+    vmap_seeds=False,
+):
     """Returns the state first and after each piece, and the metrics of every step."""
-    partitioner = Partitioner(make_mesh(num_devices), mode, num_seeds)
+    partitioner = Partitioner(make_mesh(num_devices), mode, num_seeds, vmap_seeds)
     clocks, state = Clocks(), start(name, recipe, partitioner)
     update = ResidentUpdate(
         recipe,
@@ -186,17 +195,24 @@ def assert_close(found, expected, tolerance: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "num_devices"),
+    ("name", "num_devices", "vmap_seeds"),
     [
-        pytest.param("CifarCNN", 2, marks=pytest.mark.slow),
-        ("MLP", 4),
-        pytest.param("Stock", 2, marks=pytest.mark.slow),
+        pytest.param("CifarCNN", 2, False, marks=pytest.mark.slow),
+        pytest.param("CifarCNN", 2, True, marks=pytest.mark.slow),
+        ("MLP", 4, False),
+        pytest.param("MLP", 2, True, marks=pytest.mark.slow),
+        pytest.param("Stock", 2, False, marks=pytest.mark.slow),
+        pytest.param("Stock", 2, True, marks=pytest.mark.slow),
     ],
 )
-def test_each_seed_is_trained_as_alone(name: str, num_devices: int) -> None:
+def test_each_seed_is_trained_as_alone(
+    name: str, num_devices: int, vmap_seeds: bool
+) -> None:
     recipe = recipe_of(name, ema_decay=0.9)
     pieces = [range(0, 1), range(1, 5)]
-    states, metrics = trained(name, recipe, pieces, num_devices, num_seeds=NUM_SEEDS)
+    states, metrics = trained(
+        name, recipe, pieces, num_devices, "jit", NUM_SEEDS, vmap_seeds
+    )
     for k, (alone, expected) in enumerate(one_by_one(name, recipe, num_steps=5)):
         jax.tree.map(np.testing.assert_array_equal, of_one_seed(states[0], k), alone[0])
         # After one step Adam's first moment is a tenth of the gradient.
@@ -212,14 +228,17 @@ def test_each_seed_is_trained_as_alone(name: str, num_devices: int) -> None:
         assert (after.step, after.seed) == (5, SEED + k)
 
 
-def test_each_seed_is_trained_as_alone_in_float64() -> None:
+@pytest.mark.parametrize("vmap_seeds", [False, True])
+def test_each_seed_is_trained_as_alone_in_float64(vmap_seeds: bool) -> None:
     with jax.enable_x64(True):
         recipe = dataclasses.replace(
             recipe_of("Small", ema_decay=0.9),
             tx=optax.adam(1e-3, eps=jnp.float64(1e-8)),
         )
         pieces = [range(i, i + 4) for i in range(0, 20, 4)]
-        states, metrics = trained("Small", recipe, pieces, 2, num_seeds=NUM_SEEDS)
+        states, metrics = trained(
+            "Small", recipe, pieces, 2, "jit", NUM_SEEDS, vmap_seeds
+        )
         for k, (alone, expected) in enumerate(one_by_one("Small", recipe, 20)):
             loss = [m["loss"] for m in expected]
             assert loss[0].dtype == np.float64
@@ -259,3 +278,75 @@ def test_a_chunk_is_which_examples_the_next_steps_take() -> None:
     np.testing.assert_array_equal(longer["index"][:, 1:3], epochs[1][:, :2])
     np.testing.assert_array_equal(longer["position"][:, :3].T.ravel(), range(32, 56))
     assert not longer["index"][:, 3:].any() and not longer["position"][:, 3:].any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("mode", "num_seeds", "vmap_seeds"),
+    [("jit", 1, False), ("pmap", 1, False), ("jit", 4, False), ("jit", 4, True)],
+)
+@pytest.mark.parametrize(
+    ("model", "size", "convolutions"),
+    [
+        (CifarCNN, (32, 32, 3), 2),
+        (SimpleCNN, (28, 28, 1), 2),
+        (LeNet5, (28, 28, 1), 3),
+        (MLP, (28, 28, 1), 0),
+    ],
+)
+def test_the_program_for_a_gpu(
+    model: type[nn.Module],
+    size: tuple[int, int, int],
+    convolutions: int,
+    mode: str,
+    num_seeds: int,
+    vmap_seeds: bool,
+    dtype: str,
+) -> None:
+    """It has the library's convolutions, and a loop over the steps and none in them.
+
+    Lowering for CUDA takes no GPU.
+    """
+    recipe = make_recipe(
+        model(dtype=jnp.dtype(dtype)),
+        distortions=("flip", "contrast") if model is CifarCNN else (),
+    )
+    partitioner = Partitioner(make_mesh(2), mode, num_seeds, vmap_seeds)
+    split = Split(np.zeros((40, *size), np.uint8), np.zeros(40, np.int32))
+
+    def arguments():
+        chunk = batches.chunk(
+            seed=0,
+            num_examples=40,
+            batch_size=BATCH,
+            first_step=0,
+            num_steps=2,
+            capacity=2,
+        )
+        own = init_state(recipe, size, seed=0), chunk
+        if num_seeds > 1:
+            own = jax.tree.map(lambda x: jnp.stack([x] * num_seeds), own)
+        elif mode == "pmap":
+            halves = {k: v.reshape(2, BATCH // 2, 2) for k, v in chunk.items()}
+            own = own[0], halves
+        return *own, batches.whole(split), np.int32(2)
+
+    make_batch = functools.partial(
+        batches.make_batch, preprocessing=recipe.preprocessing
+    )
+    step = make_multi_step(make_train_step(recipe, partitioner.axis_name), make_batch)
+    parts = (Part.STATE, Part.TRAINING_BATCH, Part.WHOLE, Part.WHOLE)
+    compiled = jax.jit(partitioner.compile(step, *parts, donate=True))
+    traced = compiled.trace(*jax.eval_shape(arguments))
+    program = traced.lower(lowering_platforms=("cuda",)).as_text()
+    # Forward, and the gradients of the kernel and of the input, which the first layer
+    # does not need.
+    found = program.count("stablehlo.convolution")
+    assert max(0, 3 * convolutions - 1) <= found <= 3 * convolutions
+    loops = 1 if num_seeds == 1 or vmap_seeds else 2
+    assert program.count("stablehlo.while") == loops
+    groups = re.findall(r"feature_group_count = (\d+)", program)
+    assert len(groups) == found
+    assert {*groups} <= {"2" if vmap_seeds else "1"}, "the seeds of a device are groups"
+    assert ("bf16" in program) == (dtype == "bfloat16")
+    assert "f64" not in program

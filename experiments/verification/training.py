@@ -105,30 +105,46 @@ def _loss_and_grads(
 
 
 @functools.cache
-def _one_step(num_devices: int, precision: str | None) -> dict[str, Any]:
+def _one_step(
+    num_devices: int,
+    precision: str | None,
+    first_labels: tuple[int, ...] = (0,),
+    vmap_seeds: bool = False,
+) -> dict[str, Any]:
     """Returns the gradients and metrics of the first step on so many devices.
 
     There are eight pictures, whose ReLUs and windows are clear of switching, each as
-    often as it takes to share them out; so the means are those of eight.
+    often as it takes to share them out; so the means are those of eight. Each of
+    `first_labels` is a seed, the label of whose first picture is so much higher;
+    several are trained in one program, and then every array leads with their number.
     """
     params, images, labels = inputs(CIFAR, 8)
     recipe = make_recipe(CIFAR.model, learning_rate=RATE, l2=L2)
-    size = math.lcm(8, num_devices)
-    where = make_partitioner(num_devices, mode="jit", num_seeds=1, batch_size=size)
+    size, num_seeds = math.lcm(8, num_devices), len(first_labels)
+    where = make_partitioner(
+        num_devices,
+        mode="jit",
+        num_seeds=num_seeds,
+        batch_size=size,
+        vmap_seeds=vmap_seeds,
+    )
     state = init_state(recipe, CIFAR.image_shape, seed=SEED)
     nested = traverse_util.unflatten_dict(params, sep="/")
-    state = where.replicate(dataclasses.replace(state, params=nested))
+    state = where.put_each([dataclasses.replace(state, params=nested)] * num_seeds)
     which = np.repeat(np.arange(8), size // 8)  # so devices have different pictures
-    batch = {
-        "image": images[which],
-        "label": labels[which].astype(np.int32),
-        "mask": np.ones(size, np.float32),
-        "position": np.arange(size, dtype=np.uint32),
-    }
+    batches = [
+        {
+            "image": images[which],
+            "label": ((labels + more * (np.arange(8) == 0)) % 10)[which].astype("i4"),
+            "mask": np.ones(size, np.float32),
+            "position": np.arange(size, dtype=np.uint32),
+        }
+        for more in first_labels
+    ]
     parts = (Part.STATE, Part.TRAINING_BATCH)
     with jax.default_matmul_precision(precision):
         step = where.compile(make_train_step(recipe, where.axis_name), *parts)
-        state, metrics = step(state, where.put_batch(batch))
+        state, metrics = step(state, where.put_each(batches, Part.TRAINING_BATCH))
     # Adam's mean of the gradients is a tenth of the first.
     grads = _flat(optax.tree.get(state.opt_state, "mu"))
     found = {name: 10 * g for name, g in grads.items()}
@@ -151,6 +167,21 @@ def _step_against_numpy(num_devices: int, precision: str | None) -> Outcome:
 def _devices_against_one() -> Outcome:
     many, one = _one_step(jax.device_count(), "highest"), _one_step(1, "highest")
     return worst({name: (many[name], one[name], LEAF_WINOGRAD) for name in one})
+
+
+def _seeds_against_one(vmap_seeds: bool) -> Outcome:
+    """Compares two seeds in one program with a program of one seed for each."""
+    two = _one_step(1, "highest", (0, 1), vmap_seeds)
+    parts: Parts = {}
+    for seed in (0, 1):
+        one = _one_step(1, "highest", (seed,))
+        for name in one:
+            parts[f"{name} of seed {seed}"] = (
+                two[name][seed],
+                one[name],
+                LEAF_WINOGRAD,
+            )
+    return worst(parts)
 
 
 def _order(epochs: int) -> Array:
@@ -304,6 +335,8 @@ def checks() -> list[Check]:
         found.append(Check(f"{devices} devices against 1", _devices_against_one))
     return [
         *found,
+        Check("two seeds in a loop against 1", partial(_seeds_against_one, False)),
+        Check("two seeds by vmap against 1", partial(_seeds_against_one, True)),
         Check("twenty steps, highest", _twenty_steps),
         Check("evaluation, highest", _evaluation),
         Check("the same bytes twice", partial(_same_bytes, 0, 1)),
