@@ -3,9 +3,10 @@
 python experiments/benchmark.py --out=runs/benchmark
 
 --out=DIR         folder for benchmark.json and benchmark.png [runs/benchmark]
---only=GROUPS     some of networks,peers,operations,pipelines,runs, with commas [all]
+--only=GROUPS     some of networks,peers,operations,pipelines,runs,batches,calls,seeds,
+                  kernels, with commas [all]
 --rounds=N        times that each case is measured, in alternation [20]
---profile=DIR     also a trace of five CIFAR training steps, for `xprof` or Perfetto
+--profile=DIR     keeps the traces of the group kernels, for `xprof` or Perfetto
 
 Everything is measured in one process and in alternation; figures are medians over the
 rounds, and ratios medians of the ratios of each round. PyTorch is no dependency of the
@@ -19,14 +20,18 @@ from cnnjax.errors import InputError
 from cnnjax.runtime import backend
 
 CONFIGS = ("base", "mnist", "mnist_augmented", "lenet5", "mlp")
-GROUPS = ("networks", "peers", "operations", "pipelines", "runs")
+GROUPS = (
+    *("networks", "peers", "operations", "pipelines", "runs"),
+    *("batches", "calls", "seeds", "kernels"),
+)
 
 
 def run(arguments: list[str], out: str, only: str, rounds: int, profile: str) -> None:
     """Measures, prints tables, and writes the JSON and the chart.
 
     Raises:
-        InputError: there is no such group, or there are no rounds.
+        InputError: there is no such group, there are no rounds, or traces are to be
+            kept that are not made.
     """
     del arguments  # none are taken
     groups = only.split(",") if only else list(GROUPS)
@@ -35,6 +40,11 @@ def run(arguments: list[str], out: str, only: str, rounds: int, profile: str) ->
         raise InputError(
             f"got --only={only} and --rounds={rounds}, need some of"
             f" {','.join(GROUPS)} and at least 1"
+        )
+    if profile and "kernels" not in groups:
+        raise InputError(
+            f"got --profile={profile} and --only={only}, need the group kernels, which"
+            " makes the traces; add it or leave --profile out"
         )
     backend.start()
     # Here and not above, so that --help need not wait for JAX.

@@ -51,14 +51,16 @@ def run(arguments: list[str], only: str, out: str) -> None:
         "machine": machine.checks,
         "speed": lambda: machine.timings([cli.recipe(name) for name in TIMED]),
     }
-    about = machine.describe()
+    about, rows, failed = machine.describe(), [], []
     print(check.heading(about), flush=True)
-    rows = [row for group in groups for row in check.perform(group, checks[group]())]
+    for group in groups:
+        rows += check.perform(group, checks[group]())
+        failed = [row["check"] for row in rows if not row["passed"]]
+        seconds = time.perf_counter() - start
+        # After each group, so that a time limit does not lose those before it.
+        found = {"passed": not failed, "seconds": seconds, "checks": rows}
+        path.write_text(json.dumps(about | found, indent=2) + "\n")
     check.print_summary(rows)
-    failed = [row["check"] for row in rows if not row["passed"]]
-    seconds = time.perf_counter() - start
-    found = about | {"passed": not failed, "seconds": seconds, "checks": rows}
-    path.write_text(json.dumps(found, indent=2) + "\n")
     print(f"{len(rows) - len(failed)} of {len(rows)} checks passed in {seconds:.0f} s")
     print(f"wrote {path}")
     if failed:

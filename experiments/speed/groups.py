@@ -1,19 +1,22 @@
-"""The benchmark's groups: each returns the cases to time and the pairs to compare."""
+"""The benchmark's groups: each yields cases to time and pairs of them to compare.
 
-import dataclasses
-from collections.abc import Callable, Mapping
+What a group yields at once is timed in alternation, and done before it yields more.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from cnnjax.errors import InputError
+from cnnjax.errors import InputError, MissingPackageError, one_line
 from cnnjax.models.forward import forward
 from cnnjax.run import Run
-from speed import keras_peer, machine, ours, peer, plain_flax, torch_peer
+from search import changed
+from speed import keras_peer, machine, ours, peer, plain_flax, sizes, torch_peer
 from speed import operations as ops
-from speed.ours import RUN_STEPS
 from speed.timing import Case
 
 Cases = tuple[list[Case], list[tuple[str, str]]]
@@ -23,50 +26,84 @@ PEERS: tuple[Callable[[peer.Job], list[peer.Peer]], ...] = (
     keras_peer.make,
     torch_peer.make,
 )
-MANY_STEPS = f"device, {RUN_STEPS} steps a call"
-MANY_SEEDS = f"4 seeds, {RUN_STEPS} steps a call"
 
 
-def networks(configs: Mapping[str, ConfigDict]) -> Cases:
-    """Returns cases of every network, forward and training, and of the machine."""
-    return [*network_cases(configs), machine.gemm(), machine.stream()], []
-
-
-def network_cases(configs: Mapping[str, ConfigDict]) -> list[Case]:
-    """Returns the training step and forward pass of each configuration's network."""
-    cases = []
+def networks(configs: Mapping[str, ConfigDict]) -> Iterator[Cases]:
+    """Yields cases of every network, forward and training, and of the machine."""
+    steps, cases = sizes.here().steps, []
     for name, config in configs.items():
         run, label = ours.noise_run(config), f"{config.model.name} ({name})"
-        cases.append(ours.train_case(f"{label}, training", run))
+        cases.append(ours.train_case(f"{label}, training", run, steps))
         cases.append(ours.forward_case(f"{label}, forward", run))
-    return cases
+    yield [*cases, machine.gemm(), machine.stream()], []
 
 
-def peers(configs: Mapping[str, ConfigDict]) -> Cases:
-    """Returns cases of both CNNs, here and in the other libraries installed."""
-    cases, pairs = [machine.gemm()], []
+def peers(configs: Mapping[str, ConfigDict]) -> Iterator[Cases]:
+    """Yields cases of each CNN, here and in the other libraries installed."""
     for config in (configs["base"], configs["mnist"]):
         run, name = ours.noise_run(config), config.model.name
-        batch, variables = ours.batch_of(run), run.init_state().variables
-        training, test = f"{name} training, cnnjax", f"{name} forward, cnnjax"
-        cases.append(ours.train_case(training, run))
-        cases.append(ours.forward_case(test, run))
-        images = jnp.asarray(batch["image"])
-        logits, _ = forward(run.recipe.model, variables, images)
-        for other in _installed(_job(run)):
-            peer.check(other, np.asarray(logits))
-            for own, part, do in (
-                (training, "training", other.train),
-                (test, "forward", other.forward),
-            ):
-                theirs = f"{name} {part}, {other.name}"
-                pairs.append((own, theirs))
-                cases.append(Case(theirs, do, len(batch["label"])))
+        others = _usable(run, _installed(run))
+        cases, pairs = _training(f"{name} training", run, others)
+        own = f"{name} forward, cnnjax"
+        cases += [machine.gemm(), ours.forward_case(own, run)]
+        for other in others:
+            theirs = f"{name} forward, {other.name}"
+            pairs.append((own, theirs))
+            cases.append(Case(theirs, other.forward, run.config.train.batch_size))
+        yield cases, pairs
+
+
+def batches(configs: Mapping[str, ConfigDict]) -> Iterator[Cases]:
+    """Yields training steps of each CNN on batches of several sizes.
+
+    Beside them are the other libraries, without what computes in bfloat16 or takes
+    minutes to compile for each size.
+    """
+    networks = (configs["base"], configs["mnist"])
+    usable: dict[str, set[str]] = {}
+    for size, config in itertools.product(sizes.here().batches, networks):
+        name = config.model.name
+        run = ours.noise_run(changed(config, {"train.batch_size": size}))
+        others = [
+            other
+            for other in _installed(run)
+            if not other.half and not other.slow_to_compile
+        ]
+        if name not in usable:
+            usable[name] = {other.name for other in _usable(run, others)}
+        others = [other for other in others if other.name in usable[name]]
+        yield _training(f"{name}, batches of {size}", run, others)
+
+
+def _training(label: str, run: Run, others: Sequence[peer.Peer]) -> Cases:
+    """Returns cases of a network's training step, here and in other libraries.
+
+    A peer in bfloat16 is compared with this project's network in bfloat16. Where a case
+    is of several steps in a row, there is one more that makes them all in one call.
+    """
+    steps, images = sizes.here().steps, run.config.train.batch_size
+    cases, pairs = [], []
+    for half in sorted({other.half for other in others} | {False}):
+        own, names = run, [f"{label}, cnnjax"]
+        if half:
+            own = ours.noise_run(changed(run.config, {"model.dtype": "bfloat16"}))
+            names = [f"{label}, cnnjax, bfloat16"]
+        cases.append(ours.train_case(names[0], own, steps))
+        if steps > 1:
+            names.append(f"{names[0]}, {steps} steps a call")
+            cases.append(ours.train_case(names[1], own, steps, steps))
+        for other in others:
+            if other.half == half:
+                theirs = f"{label}, {other.name}"
+                train = partial(other.train, steps)
+                cases.append(Case(theirs, train, steps * images, steps))
+                pairs += [(name, theirs) for name in names]
     return cases, pairs
 
 
-def _installed(job: peer.Job) -> list[peer.Peer]:
-    found = []
+def _installed(run: Run) -> list[peer.Peer]:
+    """Returns a run's network in the other libraries that are installed."""
+    job, found = _job(run), []
     for make in PEERS:
         try:
             found += make(job)
@@ -75,46 +112,104 @@ def _installed(job: peer.Job) -> list[peer.Peer]:
     return found
 
 
-def operations(configs: Mapping[str, ConfigDict]) -> Cases:
-    """Returns cases of the project's own operations and those that they replace."""
-    return ops.cases(configs["base"].train.batch_size)
+def _usable(run: Run, others: Sequence[peer.Peer]) -> list[peer.Peer]:
+    """Returns those other libraries that compute the same logits, and train.
+
+    An error of one of them must not end the measurement of the rest.
+    """
+    apply = jax.jit(lambda variables, x: forward(run.recipe.model, variables, x)[0])
+    logits = apply(run.init_state().variables, ours.batch_of(run)["image"])
+    usable = []
+    for other in others:
+        try:
+            peer.check(other, np.asarray(logits))
+            other.train(1)
+        except Exception as error:  # a library raises what its compiler raises
+            print(f"left out: {other.name} ({one_line(error, 300)})")
+        else:
+            usable.append(other)
+    return usable
 
 
-def pipelines(configs: Mapping[str, ConfigDict]) -> Cases:
-    """Returns cases of both input pipelines alone: tf.data and on the device."""
+def operations(configs: Mapping[str, ConfigDict]) -> Iterator[Cases]:
+    """Yields cases of the project's own operations and those that they replace."""
+    yield ops.cases(configs["base"].train.batch_size)
+
+
+def pipelines(configs: Mapping[str, ConfigDict]) -> Iterator[Cases]:
+    """Yields cases of both input pipelines alone: tf.data and on the device."""
     cases = []
     for name in ("base", "mnist", "mnist_augmented"):
         run = ours.noise_run(configs[name])
         workers = run.config.data.workers
-        cases.append(ours.tfdata_case(f"{name}, tfdata", run, workers))
+        cases += _with_tensorflow(
+            partial(ours.tfdata_case, f"{name}, tfdata", run, workers)
+        )
         cases.append(ours.device_case(f"{name}, device", run))
-    return cases, []
+    yield cases, []
 
 
-def runs(configs: Mapping[str, ConfigDict]) -> Cases:
-    """Returns cases of CIFAR steps with their batches, and of the step alone."""
-    base = configs["base"]
-    step = ours.train_case("step alone", ours.noise_run(base))
-    alone = dataclasses.replace(
-        step,
-        run=lambda: [step.run() for _ in range(RUN_STEPS)],
-        images=RUN_STEPS * step.images,
-        flops=RUN_STEPS * step.flops,
-    )
-    cases = [alone]
-    for name, pipeline, steps_per_call, num_seeds in (
-        ("tfdata", "tfdata", 1, 1),
-        ("device", "device", 1, 1),
-        (MANY_STEPS, "device", RUN_STEPS, 1),
-        (MANY_SEEDS, "device", RUN_STEPS, 4),
-    ):
-        config = base.copy_and_resolve_references().unlock()
-        config.data.pipeline, config.train.steps_per_call = pipeline, steps_per_call
-        config.train.steps = 2**32 // base.train.batch_size
-        config.num_seeds = num_seeds
-        cases.append(ours.run_case(name, ours.noise_run(config)))
-    pairs = [(case.name, alone.name) for case in cases[1:4]]
-    return cases, [*pairs, (MANY_STEPS, "device"), (MANY_SEEDS, MANY_STEPS)]
+def runs(configs: Mapping[str, ConfigDict]) -> Iterator[Cases]:
+    """Yields cases of CIFAR steps with their batches, and of the step alone."""
+    run = ours.noise_run(configs["base"])
+    alone = ours.train_case("step alone", run, ours.RUN_STEPS)
+    device = _resident(configs["base"], 1)
+    cases = [alone, ours.run_case("device", ours.noise_run(device))]
+    tfdata = changed(device, {"data.pipeline": "tfdata"})
+    cases += _with_tensorflow(lambda: ours.run_case("tfdata", ours.noise_run(tfdata)))
+    yield cases, [(case.name, alone.name) for case in cases[1:]]
+
+
+def calls(configs: Mapping[str, ConfigDict]) -> Iterator[Cases]:
+    """Yields cases of CIFAR steps whose batches are made on the device, many a call.
+
+    They are compared with one step a call.
+    """
+    cases = []
+    for steps in sizes.here().steps_per_call:
+        run = ours.noise_run(_resident(configs["base"], steps))
+        name = f"{steps} steps a call" if steps > 1 else "1 step a call"
+        cases.append(ours.run_case(name, run, max(steps, ours.RUN_STEPS)))
+    yield cases, [(case.name, cases[0].name) for case in cases[1:]]
+
+
+def seeds(configs: Mapping[str, ConfigDict]) -> Iterator[Cases]:
+    """Yields cases of programs that train several seeds, looped over and batched.
+
+    They are compared with one seed, by the images of all of them, and with each other.
+    """
+    here = sizes.here()
+    cases, pairs = [], []
+    for num_seeds in here.seeds:
+        names = {"1 seed": False}
+        if num_seeds > 1:
+            looped, batched = f"{num_seeds} seeds, looped", f"{num_seeds} seeds, vmap"
+            names = {looped: False, batched: True}
+            pairs += [(looped, "1 seed"), (batched, "1 seed"), (batched, looped)]
+        for name, vmap in names.items():
+            config = _resident(configs["base"], here.seed_steps)
+            several = {"num_seeds": num_seeds, "parallel.vmap_seeds": vmap}
+            run = ours.noise_run(changed(config, several))
+            cases.append(ours.run_case(name, run, here.seed_steps))
+    yield cases, pairs
+
+
+def _resident(config: ConfigDict, steps_per_call: int) -> ConfigDict:
+    """Returns a configuration that makes its batches on the device, and never ends."""
+    fields = {
+        "data.pipeline": "device",
+        "train.steps_per_call": steps_per_call,
+        "train.steps": 2**32 // config.train.batch_size,
+    }
+    return changed(config, fields)
+
+
+def _with_tensorflow(make: Callable[[], Case]) -> list[Case]:
+    try:
+        return [make()]
+    except MissingPackageError as error:
+        print(f"left out: {error}")
+        return []
 
 
 def _job(run: Run) -> peer.Job:
@@ -140,4 +235,7 @@ GROUPS = {
     "operations": operations,
     "pipelines": pipelines,
     "runs": runs,
+    "batches": batches,
+    "calls": calls,
+    "seeds": seeds,
 }

@@ -3,19 +3,16 @@
 import jax
 import jax.numpy as jnp
 
+from speed import sizes
 from speed.timing import Case
-
-GEMM_SIZE = {"cpu": 2048, "gpu": 8192}
-STREAM_BYTES = {"cpu": 1 << 28, "gpu": 1 << 32}
 
 
 def gemm() -> Case:
     """Returns a product of two square float32 matrices, of 2 n^3 operations.
 
-    n is 2048 on a CPU and 8192 on a GPU. XLA computes it on the first device; on a CPU
-    this uses all cores.
+    XLA computes it on the first device; on a CPU this uses all cores.
     """
-    n = GEMM_SIZE[jax.default_backend()]
+    n = sizes.here().matrix
     a, b = jax.random.normal(jax.random.key(0), (2, n, n))
     # Full float32, although JAX's default on a GPU would be TF32.
     product = jax.jit(lambda a, b: jnp.matmul(a, b, precision="highest"))
@@ -26,7 +23,7 @@ def gemm() -> Case:
 
 def stream() -> Case:
     """Returns a = b + 2 c over arrays larger than the caches: two reads, one write."""
-    size = STREAM_BYTES[jax.default_backend()] // 4
+    size = sizes.here().stream_bytes // 4
     b, c = jnp.ones(size), jnp.full(size, 0.5)
     triad = jax.jit(lambda b, c: b + 2 * c)
     return Case(

@@ -17,7 +17,7 @@ from cnnjax.models.facts import facts_of
 from cnnjax.parallel import Part
 from cnnjax.run import Run, make_run
 from cnnjax.runtime.clocks import Clocks
-from cnnjax.step import make_eval_step, make_train_step
+from cnnjax.step import METRICS, make_eval_step, make_train_step
 from speed.timing import Case
 
 TFDATA_BATCHES = 100
@@ -77,63 +77,92 @@ def batch_of(run: Run) -> dict[str, np.ndarray]:
     return random_batch(run.input_shape, run.config.train.batch_size)
 
 
-def train_case(name: str, run: Run) -> Case:
-    """Returns a case of the training step alone, with the batch already on the devices.
+def training_step(run: Run, steps_per_call: int = 1) -> tuple[Any, Any, Any]:
+    """Returns a compiled training step, the initial state and a batch, on the devices.
 
-    It starts from the run's initial state.
+    With several steps a call they all train on that batch, in a loop of the program.
     """
-    where, size = run.partitioner, run.config.train.batch_size
+    where = run.partitioner
+    one = make_train_step(run.recipe, where.axis_name)
+
+    def several(state: Any, batch: Any) -> Any:
+        nothing = {name: jnp.zeros(()) for name in METRICS}
+        return jax.lax.fori_loop(
+            0, steps_per_call, lambda _, carry: one(carry[0], batch), (state, nothing)
+        )
+
     step = where.compile(
-        make_train_step(run.recipe, where.axis_name),
+        one if steps_per_call == 1 else several,
         Part.STATE,
         Part.TRAINING_BATCH,
         donate=True,
     )
-    placed, now = where.put_batch(batch_of(run)), run.init_state()
+    placed, state = where.put_batch(batch_of(run)), run.init_state()
+    return step.lower(state, placed).compile(), state, placed
+
+
+def train_case(name: str, run: Run, steps: int = 1, steps_per_call: int = 1) -> Case:
+    """Returns a case of the training step alone, with the batch already on the devices.
+
+    It starts from the run's initial state and waits for the last of `steps` steps.
+    """
+    size = run.config.train.batch_size
+    made: Any = None
 
     def train() -> None:
-        nonlocal now
-        now, metrics = step(now, placed)
+        nonlocal made
+        step, state, batch = made or training_step(run, steps_per_call)
+        for _ in range(steps // steps_per_call):
+            state, metrics = step(state, batch)
+            run.partitioner.wait_for(metrics)
         jax.block_until_ready(metrics)
+        made = step, state, batch
 
-    flops = size * training_flops(run.recipe.model, run.input_shape)
-    return Case(name, train, images=size, flops=flops)
+    flops = steps * size * training_flops(run.recipe.model, run.input_shape)
+    return Case(name, train, images=steps * size, steps=steps, flops=flops)
 
 
 def forward_case(name: str, run: Run) -> Case:
     """Returns a case of the evaluation step alone: logits, loss and accuracy."""
     where, size = run.partitioner, run.config.train.batch_size
-    step = where.compile(
-        make_eval_step(run.recipe, axis_name=where.axis_name, prepared=True),
-        Part.STATE,
-        Part.EVALUATION_BATCH,
-    )
-    placed, variables = where.put_batch(batch_of(run)), run.init_state().variables
-    return Case(
-        name,
-        lambda: jax.block_until_ready(step(variables, placed)),
-        images=size,
-        flops=size * forward_flops(run.recipe.model, run.input_shape),
-    )
+
+    @functools.cache
+    def made() -> tuple[Any, Any, Any]:
+        step = where.compile(
+            make_eval_step(run.recipe, axis_name=where.axis_name, prepared=True),
+            Part.STATE,
+            Part.EVALUATION_BATCH,
+        )
+        return step, run.init_state().variables, where.put_batch(batch_of(run))
+
+    def test() -> None:
+        step, variables, placed = made()
+        jax.block_until_ready(step(variables, placed))
+
+    flops = size * forward_flops(run.recipe.model, run.input_shape)
+    return Case(name, test, images=size, flops=flops)
 
 
-def run_case(name: str, run: Run) -> Case:
-    """Returns a case of `RUN_STEPS` steps of all seeds, including their batches."""
-    update, log_every = run.updates(0, Clocks()), run.config.train.log_every
-    now, first = run.init_state(), 0
+def run_case(name: str, run: Run, steps: int = RUN_STEPS) -> Case:
+    """Returns a case of `steps` steps of all seeds, including their batches."""
+    log_every = run.config.train.log_every
+    made: Any = None
+    first = 0
 
     def train() -> None:
-        nonlocal now, first
-        end = first + RUN_STEPS
+        nonlocal made, first
+        update, state = made or (run.updates(0, Clocks()), run.init_state())
+        end = first + steps
         while first < end:
             last = min(end, first + update.steps_per_call)
             fetch = any(step % log_every == 0 for step in range(first, last))
-            now, _ = update(now, range(first, last), fetch=fetch)
+            state, _ = update(state, range(first, last), fetch=fetch)
             first = last
-        jax.block_until_ready(now)
+        jax.block_until_ready(state)
+        made = update, state
 
-    images = RUN_STEPS * run.config.num_seeds * run.config.train.batch_size
-    return Case(name, train, images=images)
+    images = steps * run.config.num_seeds * run.config.train.batch_size
+    return Case(name, train, images=images, steps=steps)
 
 
 def tfdata_case(name: str, run: Run, workers: int) -> Case:

@@ -22,6 +22,7 @@ class Case:
         name: unique among the cases that are timed together.
         run: does the work once and returns when it is done.
         images: number of images that one run processes, or 0.
+        steps: number of training steps of one run, or 0.
         flops: arithmetic operations of one run according to a formula, or 0.
         bytes: number of bytes that one run moves to or from memory, or 0.
     """
@@ -29,6 +30,7 @@ class Case:
     name: str
     run: Callable[[], Any]
     images: int = 0
+    steps: int = 0
     flops: float = 0.0
     bytes: float = 0.0
 
@@ -108,9 +110,10 @@ def row(times: Times, peak: Times | None = None) -> dict[str, Any]:
 
     Returns:
         `milliseconds` per run (`median`, `min`, `max`), `rounds`, `first_seconds` and,
-        if the case has images, operations or bytes: `images_per_second`,
-        `gflops_per_second` and `gbytes_per_second` at the median time, and
-        `share_of_peak`, the median over the rounds of speed relative to `peak`.
+        if the case has images, steps, operations or bytes: `images_per_second`,
+        `milliseconds_per_step`, `gflops_per_second` and `gbytes_per_second` at the
+        median time, and `share_of_peak`, the median over the rounds of speed relative
+        to `peak`.
     """
     case, seconds = times.case, times.seconds
     median = float(np.median(seconds))
@@ -125,6 +128,8 @@ def row(times: Times, peak: Times | None = None) -> dict[str, Any]:
     }
     if case.images:
         values["images_per_second"] = case.images / median
+    if case.steps:
+        values["milliseconds_per_step"] = 1e3 * median / case.steps
     if case.flops:
         values["gflops_per_second"] = case.flops / median / 1e9
     if case.flops and peak is not None:

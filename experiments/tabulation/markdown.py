@@ -141,7 +141,11 @@ def fastest(groups: Mapping[str, Any]) -> str:
 
 
 # Groups of the benchmark that the table of speeds has -> what they are of.
-GROUPS = {"peers": "a step", "operations": "an operation", "runs": "a whole run"}
+GROUPS = {
+    "peers": "a step",
+    "operations": "an operation",
+    **dict.fromkeys(("runs", "calls", "seeds"), "a whole run"),
+}
 
 
 def speeds(versions: Mapping[str, Mapping[str, Any]]) -> str:
@@ -155,7 +159,8 @@ def speeds(versions: Mapping[str, Mapping[str, Any]]) -> str:
     """
     found: dict[tuple[str, str], dict[str, str]] = {}
     for version, groups in versions.items():
-        for group, of in GROUPS.items():
+        # An older file lacks some groups.
+        for group, of in ((k, of) for k, of in GROUPS.items() if k in groups):
             lines = {
                 _ours(name): f"{case['images_per_second']:,.0f} images/s,"
                 f" {case['share_of_peak']:.2f} of the peak"

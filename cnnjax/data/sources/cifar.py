@@ -22,7 +22,6 @@ import numpy as np
 from cnnjax.data.cache import Copy
 from cnnjax.data.dataset import Dataset, MissingDatasetError, Split, make_dataset
 from cnnjax.data.sources import parquet, pickled
-from cnnjax.data.sources.fetching import fetch
 from cnnjax.data.sources.hosts import reachable
 from cnnjax.data.sources.published import COUNTS, SETS, SIDE, Form, Published
 from cnnjax.errors import InputError, one_line
@@ -121,6 +120,9 @@ def download(published: Published, root: Path, mirror: str) -> Copy:
 
     def verify(path: Path) -> None:
         _read(published, published.binary, path, with_test=True)
+
+    # It imports requests, which only a download needs.
+    from cnnjax.data.sources.fetching import fetch
 
     try:
         fetch(asked, root / MANUAL / archive, verify)

@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cnnjax.data.dataset import MissingDatasetError
-from cnnjax.data.sources.fetching import fetch
 from cnnjax.data.sources.hosts import estimate, reachable
 from cnnjax.data.tensorflow_import import import_tensorflow
 from cnnjax.errors import InputError
@@ -126,6 +125,9 @@ def _describe(files: dict[str, Any]) -> str:
 
 def _fetch(files: dict[str, Any], manual: Path, mirror: str) -> None:
     """Downloads the files from a mirror; says so and stops if it lacks one."""
+    # It imports requests, which only a download needs.
+    from cnnjax.data.sources.fetching import fetch
+
     for info in files.values():
         target = manual / str(info.filename)
         url = f"{mirror.rstrip('/')}/{info.filename}"
