@@ -53,17 +53,23 @@ def make_train_step(recipe: Recipe, axis_name: str | None = None) -> TrainStep:
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         dropout = prng.from_seed(state.seed, prng.DROPOUT)
         keys = prng.at_positions(dropout, batch["position"])
-        count = _sum_over(axis_name, jnp.sum(batch["mask"]))
+        # All rows, those of padding too: to sum the mask over the devices already here
+        # would have them wait for each other twice in a step, which costs 5% of it
+        # (CifarCNN, two cores).
+        rows = len(batch["mask"]) * (jax.lax.axis_size(axis_name) if axis_name else 1)
 
-        def mean_loss(params: Any) -> tuple[jax.Array, tuple[Metrics, Any]]:
+        def loss_per_row(params: Any) -> tuple[jax.Array, tuple[Metrics, Any]]:
             variables = {**state.variables, "params": params}
             logits, own = forward(model, variables, batch["image"], keys, axis_name)
             per_example = recipe.loss_fn(logits, batch["label"])
             sums = Metrics.of_batch(per_example, logits, batch["label"], batch["mask"])
-            return sums.loss / count, (sums, own or None)
+            return sums.loss / rows, (sums, own or None)
 
-        grads, (sums, collections) = jax.grad(mean_loss, has_aux=True)(state.params)
+        grads, (sums, collections) = jax.grad(loss_per_row, has_aux=True)(state.params)
         grads, sums = _sum_over(axis_name, (grads, sums))
+        count = sums.count
+        # In the dtype of each, in which it is exactly 1 where nothing is padding.
+        grads = jax.tree.map(lambda g: g * (rows / count.astype(g.dtype)), grads)
         updates, opt_state = recipe.tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         step = state.step + 1
@@ -71,6 +77,7 @@ def make_train_step(recipe: Recipe, axis_name: str | None = None) -> TrainStep:
         if decay:
             averages = update_ema(averages, (params, collections), step, decay)
 
+        leaves = jax.tree.leaves(grads)
         cross_entropy = sums.loss / count
         l2 = penalty.l2_loss(state.params)
         metrics = {
@@ -78,7 +85,7 @@ def make_train_step(recipe: Recipe, axis_name: str | None = None) -> TrainStep:
             "cross_entropy": cross_entropy,
             "l2": l2,
             "accuracy": sums.correct / count,
-            "grad_norm": optax.tree.norm(grads),
+            "grad_norm": jnp.sqrt(sum(map(losses.sum_of_squares, leaves))),
         }
         state = dataclasses.replace(
             state,

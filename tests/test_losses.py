@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from cnnjax import losses
 from cnnjax.losses import Penalty
@@ -38,6 +39,19 @@ def params() -> dict:
 
 
 CHOSEN = ("local3", "local4")
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(), (7,), (losses.BLOCK,), (3, losses.BLOCK - 1), (5, 5, 64, 64), (2304, 384)],
+)
+def test_the_sum_of_squares_is_that_of_float64(shape: tuple[int, ...]) -> None:
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    found = jax.jit(losses.sum_of_squares)(x)
+    assert found.dtype == np.float32 and found.shape == ()
+    np.testing.assert_allclose(found, np.sum(x.astype(np.float64) ** 2), rtol=1e-6)
+    slope = jax.grad(losses.sum_of_squares)(x)
+    np.testing.assert_allclose(slope, 2 * x, rtol=1e-6)
 
 
 def test_l2_touches_exactly_the_kernels_named() -> None:

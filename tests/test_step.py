@@ -215,15 +215,19 @@ def test_gradients_are_summed_once(gradient, num_devices: int) -> None:
     jax.tree.map(check, state.params, jax.device_get(after.params), expected)
 
 
-def test_the_mask_leaves_examples_out() -> None:
+@pytest.mark.parametrize("num_devices", [1, 2])
+def test_the_mask_leaves_examples_out(num_devices: int) -> None:
+    """Also where one device has more of them than another."""
     recipe = make_recipe(CifarCNN(), optimizer="sgd", learning_rate=0.1, crop=24)
     state = start("CifarCNN", recipe)
-    single = jax.jit(make_train_step(recipe))
     batch = batch_of(0)
-    batch["mask"][16:] = 0
-    part = {name: values[:16] for name, values in batch.items()}
-    masked, metrics = single(state, batch)
-    alone, expected = single(state, part)
+    batch["mask"][20:] = 0
+    part = {name: values[:20] for name, values in batch.items()}
+    compiled, partitioner = compiled_for(recipe, num_devices)
+    masked, metrics = jax.device_get(
+        compiled(partitioner.replicate(state), partitioner.put_batch(batch))
+    )
+    alone, expected = jax.jit(make_train_step(recipe))(state, part)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
         (masked.params, metrics),

@@ -1,4 +1,4 @@
-"""What 136a9d0 computed, before the house was drawn anew, is computed still.
+"""What was computed when the goldens were written is computed still.
 
 On the processor and the jaxlib of the goldens to the byte, elsewhere as DESIGN has it.
 If you did not mean to change what a run computes, a failure here is a bug; if you did,

@@ -54,6 +54,7 @@ def test_what_it_cannot_check_is_said(call, tmp_path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a minute and a half on two idle cores
 def test_all_of_it_passes_without_tensorflow(environment, scripts, tmp_path) -> None:
     program = """
 import runpy, sys
