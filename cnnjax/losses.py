@@ -51,7 +51,7 @@ def log_mean_softmax(logits: jax.Array) -> jax.Array:
 def sum_of_squares(x: jax.Array) -> jax.Array:
     """Returns sum(x**2), []; float32 for float32.
 
-    On a CPU, the squares of blocks that fit into the cache are added up, block on block.
+    On a CPU, the squares of blocks that fit into the cache are added up block on block.
     XLA by itself writes all of them to memory first, and takes eight times as long.
     """
     return jax.lax.platform_dependent(
