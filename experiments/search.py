@@ -160,7 +160,12 @@ def _name(flat: Mapping[str, Any], point: Mapping[str, Any]) -> str:
     places = {n: configs.FIELDS[n].default for n in identity.PLACES if n not in point}
     # It decides what a network learns where it is set.
     places.pop("data.num_classes", None)
-    also = ("train.steps", *(n for n in flat if n.startswith("parallel.")))
+    also = ["train.steps"] + [
+        n
+        for n in flat
+        if n.startswith("parallel.")
+        and not (configs.FIELDS[n].is_new and flat[n] == configs.FIELDS[n].default)
+    ]
     fixed = identity.lasting({**flat, **places}) | {name: flat[name] for name in also}
     return identity.seal(fixed)[:12]
 
@@ -206,7 +211,10 @@ def collect(folder: Path, config: ConfigDict) -> dict[str, Any]:
         folder: of a search.
         config: what the differing fields of each run are named against.
     """
-    base = configs.flatten(config)
+    import jax  # Here and not above, so that --help need not wait for it.
+
+    # A run stores what its machine has chosen.
+    base = configs.flatten(configs.for_platform(config, jax.default_backend()))
     found = []
     for path in sorted(folder.glob(f"*/{files.FINAL_METRICS}")):
         final = files.read_json(path)

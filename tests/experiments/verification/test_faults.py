@@ -93,9 +93,8 @@ def by_the_variance(patch):
 
 def half(patch):
     """The L2 penalty without its half."""
-    patch.setattr(
-        losses.Penalty, "l2_loss", lambda self, w: self.l2 * self._sum(jnp.square, w)
-    )
+    whole = losses.Penalty.l2_loss
+    patch.setattr(losses.Penalty, "l2_loss", lambda self, w: 2 * whole(self, w))
 
 
 FAULTS = [
