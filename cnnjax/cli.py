@@ -22,7 +22,7 @@ from cnnjax.workdir import files
 USAGE = """\
 --config=FILE           the configuration, a Python file with get_config(); looked for
                         from the current folder, then from the folder of the scripts
---config.FIELD=VALUE    any of its fields; cnnjax/config.py lists them with their ranges
+--config.FIELD=VALUE    any of its fields; cnnjax/config/schema.py lists them
 --workdir=DIR           folder of the run [runs/<config>-<date-time>]; one that holds a
                         run of the same configuration goes on with it"""
 
@@ -236,8 +236,8 @@ def _flag_errors() -> Iterator[None]:
         field, _, near = text.rpartition("lookup: ")[2].partition(" Did you mean ")
         meant = f", perhaps {near.split()[0]} is meant" if near else ""
         raise InputError(
-            f"the configuration has no field {field}{meant}; cnnjax/config.py lists"
-            " them"
+            f"the configuration has no field {field}{meant};"
+            " cnnjax/config/schema.py lists them"
         ) from error
     except Exception as error:  # ml_collections raises whatever its parsers raise
         message = f"{type(error).__name__}: {one_line(error)}"

@@ -60,15 +60,13 @@ def sum_of_squares(x: jax.Array) -> jax.Array:
 
 
 def _sum_of_blocks(x: jax.Array) -> jax.Array:
-    count = x.size // BLOCK
-
-    def add(i: jax.Array, total: jax.Array) -> jax.Array:
-        return total + jnp.square(jax.lax.dynamic_slice(x, (i * BLOCK,), (BLOCK,)))
-
-    rest = jnp.sum(jnp.square(x[count * BLOCK :]))
-    if not count:
-        return rest
-    return rest + jnp.sum(jax.lax.fori_loop(0, count, add, jnp.zeros(BLOCK, x.dtype)))
+    blocks = x[: x.size // BLOCK * BLOCK].reshape(-1, BLOCK)
+    total, _ = jax.lax.scan(
+        lambda total, block: (total + jnp.square(block), None),
+        jnp.zeros(BLOCK, x.dtype),
+        blocks,
+    )
+    return jnp.sum(total) + jnp.sum(jnp.square(x[blocks.size :]))
 
 
 @dataclasses.dataclass(frozen=True)

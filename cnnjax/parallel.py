@@ -44,8 +44,7 @@ class Partitioner:
         mode: one of `MODES`; several seeds or several processes need "jit".
         num_seeds: how many networks are trained at once; if more than one, a multiple
             of the number of devices.
-        vmap_seeds: whether the seeds of a device are batched by `jax.vmap`. Otherwise
-            they are a loop.
+        vmap_seeds: whether a device batches its seeds by `jax.vmap`, or else loops.
 
     Example:
         >>> from cnnjax.parallel import make_mesh

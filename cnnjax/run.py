@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cnnjax import loading
+from cnnjax.config import for_platform
 from cnnjax.data.dataset import Dataset, Split
 from cnnjax.errors import InputError
 from cnnjax.evaluation import Evaluator
@@ -30,7 +31,7 @@ class Run:
     """A validated configuration, its data, and what `make_run` builds from both.
 
     Attributes:
-        config: validated, see also `config.for_platform`.
+        config: validated, with what pays here chosen (`config.for_platform`).
         dataset: the data for training and testing.
         validation: images held out of the training split, or the data set's own
             validation split; None if there are none.
@@ -126,6 +127,7 @@ def make_run(
         InputError: the network does not fit the images or classes, or the devices do
             not fit the batch or seeds.
     """
+    config = for_platform(config, jax.default_backend()).lock()
     parallel = config.parallel
     try:
         partitioner = make_partitioner(

@@ -53,9 +53,8 @@ def make_train_step(recipe: Recipe, axis_name: str | None = None) -> TrainStep:
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         dropout = prng.from_seed(state.seed, prng.DROPOUT)
         keys = prng.at_positions(dropout, batch["position"])
-        # All rows, those of padding too: to sum the mask over the devices already here
-        # would have them wait for each other twice in a step, which costs 5% of it
-        # (CifarCNN, two cores).
+        # Those of padding too: to sum the mask over the devices here would have them
+        # wait for each other twice in a step, 5% of it (CifarCNN, two cores).
         rows = len(batch["mask"]) * (jax.lax.axis_size(axis_name) if axis_name else 1)
 
         def loss_per_row(params: Any) -> tuple[jax.Array, tuple[Metrics, Any]]:

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from cnnjax import cli
 from cnnjax import config as configs
+from cnnjax.config.schema import FIELDS
 from cnnjax.errors import InputError, RunError
 from cnnjax.runtime import backend
 from cnnjax.runtime.signals import StopRequestedError
@@ -118,7 +119,8 @@ def changed(config: ConfigDict, point: Mapping[str, Any]) -> ConfigDict:
             section = section.get(part) if isinstance(section, ConfigDict) else None
         if not isinstance(section, ConfigDict) or leaf not in section:
             raise InputError(
-                f"the configuration has no field {name}; cnnjax/config.py lists them"
+                f"the configuration has no field {name}; cnnjax/config/schema.py lists"
+                " them"
             )
         if isinstance(value, int) and isinstance(section[leaf], float):
             value = float(value)
@@ -157,17 +159,15 @@ def named(
 
 
 def _name(flat: Mapping[str, Any], point: Mapping[str, Any]) -> str:
-    places = {n: configs.FIELDS[n].default for n in identity.PLACES if n not in point}
+    places = {n: FIELDS[n].default for n in identity.PLACES if n not in point}
     # It decides what a network learns where it is set.
     places.pop("data.num_classes", None)
-    also = ["train.steps"] + [
-        n
-        for n in flat
-        if n.startswith("parallel.")
-        and not (configs.FIELDS[n].is_new and flat[n] == configs.FIELDS[n].default)
-    ]
-    fixed = identity.lasting({**flat, **places}) | {name: flat[name] for name in also}
-    return identity.seal(fixed)[:12]
+    also = {
+        name: value
+        for name, value in identity.as_any_version(flat).items()
+        if name == "train.steps" or name.startswith("parallel.")
+    }
+    return identity.seal(identity.lasting({**flat, **places}) | also)[:12]
 
 
 def _by_name(folder: Path) -> dict[str, str]:

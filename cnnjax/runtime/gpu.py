@@ -57,8 +57,7 @@ def check(root: Path = Path("/")) -> None:
         jax.config.update("jax_platforms", "cpu")
     elif "gpu" in platforms:
         # JAX would try the GPUs of other makers as well, and fail.
-        named = ["cuda" if name == "gpu" else name for name in platforms]
-        jax.config.update("jax_platforms", ",".join(named))
+        jax.config.update("jax_platforms", asked.replace("gpu", "cuda"))
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0":
         log = logging.getLogger("jax._src.xla_bridge")
         log.addFilter(partial(is_logged, is_error=on_gpu))

@@ -9,7 +9,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from cnnjax.config import check_model, fields, flatten
+from cnnjax.config import flatten
+from cnnjax.config.schema import check_model, fields
 
 # Fields that may change when a run is resumed; `train.steps` only if the schedule does
 # not depend on it. `parallel.*` may change too, but then the bytes differ.
@@ -40,11 +41,11 @@ PLACES = (
 CHANGES_BYTES = "parallel."
 
 
-def lasting(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields that decide what a run learns, flat and as JSON.
+def as_any_version(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a nested or flat configuration, flat and as JSON.
 
-    Left out are `MAY_CHANGE`, `parallel.*`, and new fields at their defaults, so that
-    every version returns the same for a nested configuration stored by any version.
+    New fields at their defaults are left out, so that every version returns the same
+    for a configuration that any version has stored.
     """
     flat = flatten(values)
     check_model(flat)
@@ -53,9 +54,19 @@ def lasting(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in flat.items()
-        if name not in MAY_CHANGE
-        and not name.startswith(CHANGES_BYTES)
-        and not (name in defaults and value == defaults[name])
+        if not (name in defaults and value == defaults[name])
+    }
+
+
+def lasting(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields that decide what a run learns, as `as_any_version` does.
+
+    Left out are `MAY_CHANGE` and `parallel.*`.
+    """
+    return {
+        name: value
+        for name, value in as_any_version(values).items()
+        if name not in MAY_CHANGE and not name.startswith(CHANGES_BYTES)
     }
 
 

@@ -12,7 +12,7 @@ from cnnjax.config import default_config
 
 
 def get_config() -> ConfigDict:
-    """Returns the configuration; cnnjax/config.py has the defaults of other fields."""
+    """Returns the configuration; cnnjax/config/schema.py has all other defaults."""
     config = default_config("SimpleCNN")
     config.seed = 0
     config.data.name = ""  # MNIST, or scikit-learn's digits

@@ -93,11 +93,11 @@ CASES = {
     "positional": (f"{BASE} nonsense", "got 'nonsense', need flags only"),
     "unknown-field": (
         f"{BASE} --config.train.stepz=1",
-        "has no field stepz, perhaps steps is meant; cnnjax/config.py",
+        "has no field stepz, perhaps steps is meant; cnnjax/config/schema.py",
     ),
     "unknown-section": (
         f"{BASE} --config.trian.steps=1",
-        "has no field trian, perhaps train is meant; cnnjax/config.py",
+        "has no field trian, perhaps train is meant; cnnjax/config/schema.py",
     ),
     "field-near-none": (f"{BASE} --config.train.x=1", "has no field x; cnnjax/config"),
     "field-of-a-number": (f"{BASE} --config.seed.x=1", "has no field seed.x; cnnjax/"),

@@ -1,18 +1,13 @@
 """A data set from one `.npz` file in Keras' convention."""
 
+import math
 import zipfile
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
-from cnnjax.data.dataset import (
-    MAX_BYTES,
-    MAX_CLASSES,
-    Dataset,
-    Split,
-    make_dataset,
-)
+from cnnjax.data.dataset import MAX_BYTES, MAX_CLASSES, Dataset, Split, make_dataset
 from cnnjax.errors import InputError, one_line
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -150,9 +145,7 @@ def _read(archive: zipfile.ZipFile, key: str, file: Path) -> np.ndarray:
             f"{file}: {key} is a pickled array of objects, which is never loaded; a "
             "plain array of numbers is needed; save it as uint8 or integers"
         )
-    size = dtype.itemsize
-    for length in shape:
-        size *= length
+    size = math.prod(shape, start=dtype.itemsize)
     if size > archive.getinfo(member).file_size:
         raise InputError(
             f"{file}: {key} is truncated: {dtype} {list(shape)} takes {size} bytes, "
