@@ -18,9 +18,10 @@ from typing import Any
 from cnnjax.errors import InputError, RunError, one_line
 from cnnjax.runtime import environment, gpu
 
-# <malloc.h>: M_MMAP_MAX (no block gets a mapping of its own), M_TRIM_THRESHOLD and
-# M_TOP_PAD in bytes, and M_ARENA_MAX, because further arenas follow other rules.
-MALLOC_OPTIONS = {-4: 0, -1: 1 << 30, -2: 64 << 20, -8: 1}
+# <malloc.h>: M_MMAP_MAX (no block gets a mapping of its own), and M_TRIM_THRESHOLD and
+# M_TOP_PAD in bytes.
+MALLOC_OPTIONS = {-4: 0, -1: 1 << 30, -2: 64 << 20}
+M_ARENA_MAX = -8
 
 # Keeps the order of every sum, and the choice of kernels, the same from run to run.
 DETERMINISTIC_GPU = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
@@ -300,10 +301,14 @@ def _keep_freed_memory() -> None:
     kernel, which maps and zeroes their pages again: 40,000 page faults per step of the
     CIFAR network, which took 1.6 to 2.0 times as long (two cores, batch 128). Other C
     libraries are left as they are.
+
+    XLA's threads, one a core, have arenas of their own besides the main one. With a
+    single arena for all, they waited for each other 200 to 450 times a step, which took
+    1.1 to 1.25 times as long. More arenas return more memory to the kernel again.
     """
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
-        for option, value in MALLOC_OPTIONS.items():
+        for option, value in (MALLOC_OPTIONS | {M_ARENA_MAX: num_cores() + 1}).items():
             library.mallopt(option, value)
 
 
