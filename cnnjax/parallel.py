@@ -63,6 +63,11 @@ class Partitioner:
         return self.mesh.size
 
     @property
+    def platform(self) -> str:
+        """What the devices are: "cpu", "gpu"."""
+        return str(self.mesh.devices.flat[0].platform)
+
+    @property
     def axis_name(self) -> str | None:
         """The axis that a step sums over; None where devices do not share a batch."""
         return AXIS if self.num_seeds == 1 else None
@@ -168,7 +173,7 @@ class Partitioner:
         The next step could otherwise occupy a thread that this step's all-reduce still
         waits for, which is a deadlock. Waiting costs no time on CPU.
         """
-        if self.mesh.devices.flat[0].platform == "cpu":
+        if self.platform == "cpu":
             jax.block_until_ready(arrays)
 
 

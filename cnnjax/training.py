@@ -78,7 +78,7 @@ def train_and_evaluate(
             metrics_log.Writer(log_file, board.scalars) as log,
             console.bar(first, train.steps) as advance,
         ):
-            since = (first, clocks.train_seconds)
+            since, evaluated = (first, clocks.train_seconds), None
             every = [train.eval_every, train.checkpoint_every]
             if first < train.steps:
                 advance(first, "compiling")
@@ -121,10 +121,14 @@ def train_and_evaluate(
         last_of, prefix = run.dataset.test, "test"
         if run.validation is not None and not len(run.dataset.test.labels):
             last_of, prefix = run.validation, "val"
-        print(f"evaluating on {len(last_of.labels):,} pictures", flush=True)
-        tested = evaluate_state(evaluator, state, last_of, prefix)
-        views = run.config.eval.views
+        count, views = len(last_of.labels), run.config.eval.views
+        if evaluated is not None and last_of is held_out:
+            tested = {k.replace("eval", prefix, 1): v for k, v in evaluated.items()}
+        else:
+            print(f"evaluating on {count:,} pictures", flush=True)
+            tested = evaluate_state(evaluator, state, last_of, prefix)
         if views > 1:
+            print(f"evaluating on {views} views of {count:,} pictures", flush=True)
             multiview = run.evaluator(clocks, views)
             tested |= evaluate_state(multiview, state, last_of, f"{prefix}_multiview")
         stop_if(processes.largest(stop.signum or 0), workdir, train.steps)

@@ -99,7 +99,7 @@ def test_each_process_evaluates_its_own_rows(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_constant_network_is_never_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In batches that are rounded up to a multiple of the devices, and no further."""
+    """In batches of a multiple of the devices, no larger than is good for a CPU."""
     sizes = []
 
     def watched(split: Split, batch_size: int):
@@ -114,11 +114,11 @@ def test_a_constant_network_is_never_right(monkeypatch: pytest.MonkeyPatch) -> N
             return np.zeros((images.shape[0], 5), np.float32)
 
     split = Split(np.zeros((20, 4, 4, 1), np.uint8), np.zeros(20, np.int32))
-    for top_k, batch_size, correct in ((1, 13, 0), (5, 16, 20)):
+    for top_k, batch_size, correct in ((1, 13, 0), (5, 16, 20), (1, 5000, 0)):
         options = {"top_k": top_k, "batch_size": batch_size}
         evaluate, _ = evaluator(8, "jit", recipe_of(Constant()), **options)
         assert evaluate({}, split).correct == correct
-    assert sizes == [16, 16]
+    assert sizes == [16, 16, 8 * evaluation.MAX_IMAGES_PER_CPU]
 
 
 @pytest.mark.parametrize("function", [evaluate, Evaluator, make_eval_step])

@@ -83,7 +83,7 @@ def check_same_environment(workdir: Path, partitioner: Partitioner) -> None:
     if not (workdir / files.MANIFEST).exists():
         return
     stored = files.read_json(workdir / files.MANIFEST)
-    platform = partitioner.mesh.devices.flat[0].platform
+    platform = partitioner.platform
     try:
         if "environment" not in stored or stored["devices"]["platform"] != platform:
             return

@@ -66,7 +66,7 @@ def straight(call, tmp_path_factory):
     [
         (Clocks, "compile", lambda args: True, 1, signal.SIGINT),
         (evaluation.Evaluator, "__call__", lambda args: True, 2, signal.SIGTERM),
-        (training, "evaluate_state", lambda args: args[3] == "test", 4, signal.SIGINT),
+        (training, "evaluate_state", lambda args: args[1].step == 4, 4, signal.SIGINT),
         (files, "write_json", lambda args: "final" in args[0].name, 4, signal.SIGTERM),
     ],
     ids=["compile", "evaluation", "final-evaluation", "final-metrics"],
