@@ -251,3 +251,26 @@ def test_other_errors_stay_as_they_are(error) -> None:
     with pytest.raises(type(error)) as raised, backend.memory_errors():
         raise error
     assert raised.value is error
+
+
+ARENAS = """
+import ctypes, os, sys
+from cnnjax.runtime import backend
+backend.start(compile_cache=False)
+import jax
+jax.block_until_ready(jax.jit(lambda x: x @ x)(jax.numpy.ones((500, 500))))
+library = ctypes.CDLL(None)
+library.fopen.restype = ctypes.c_void_p
+stream = library.fopen(sys.argv[1].encode(), b"w")
+library.malloc_info(0, ctypes.c_void_p(stream))
+library.fclose(ctypes.c_void_p(stream))
+print(backend.num_cores())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the C library is not glibc")
+def test_each_core_s_thread_has_an_arena_and_others_share_them(tmp_path) -> None:
+    arguments = [sys.executable, "-c", ARENAS, str(tmp_path / "info.xml")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    arenas = (tmp_path / "info.xml").read_text().count("<heap nr=")
+    assert 1 < arenas <= int(done.stdout) + 1
