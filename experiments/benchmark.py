@@ -3,8 +3,8 @@
 python experiments/benchmark.py --out=runs/benchmark
 
 --out=DIR         folder for benchmark.json and benchmark.png [runs/benchmark]
---only=GROUPS     some of networks,peers,operations,pipelines,runs,batches,calls,seeds,
-                  kernels, with commas [all]
+--only=GROUPS     some of networks,peers,operations,pipelines,runs,batches,shapes,
+                  calls,seeds,kernels, with commas [all]
 --rounds=N        times that each case is measured, in alternation [20]
 --profile=DIR     keeps the traces of the group kernels, for `xprof` or Perfetto
 
@@ -22,7 +22,7 @@ from cnnjax.runtime import backend
 CONFIGS = ("base", "mnist", "mnist_augmented", "lenet5", "mlp")
 GROUPS = (
     *("networks", "peers", "operations", "pipelines", "runs"),
-    *("batches", "calls", "seeds", "kernels"),
+    *("batches", "shapes", "calls", "seeds", "kernels"),
 )
 
 

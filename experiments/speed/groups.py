@@ -6,6 +6,7 @@ What a group yields at once is timed in alternation, and done before it yields m
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,6 +21,15 @@ from speed import operations as ops
 from speed.timing import Case
 
 Cases = tuple[list[Case], list[tuple[str, str]]]
+
+# Other sizes than those for which the operations were written, with what is changed.
+SHAPES: Mapping[str, Mapping[str, Any]] = {
+    "28x28 pixels": {"data.crop": 28},
+    "32x32 pixels": {"data.crop": 32},
+    "half as wide": {"model.width": 0.5},
+    "twice as wide": {"model.width": 2.0},
+    "batches of 63": {"train.batch_size": 63},
+}
 
 PEERS: tuple[Callable[[peer.Job], list[peer.Peer]], ...] = (
     plain_flax.make,
@@ -73,6 +83,14 @@ def batches(configs: Mapping[str, ConfigDict]) -> Iterator[Cases]:
             usable[name] = {other.name for other in _usable(run, others)}
         others = [other for other in others if other.name in usable[name]]
         yield _training(f"{name}, batches of {size}", run, others)
+
+
+def shapes(configs: Mapping[str, ConfigDict]) -> Iterator[Cases]:
+    """Yields training steps of CifarCNN at other sizes, here and in plain Flax."""
+    for what, fields in SHAPES.items():
+        run = ours.noise_run(changed(configs["base"], fields))
+        others = _usable(run, plain_flax.make(_job(run)))
+        yield _training(f"CifarCNN, {what}", run, others)
 
 
 def _training(label: str, run: Run, others: Sequence[peer.Peer]) -> Cases:
@@ -236,6 +254,7 @@ GROUPS = {
     "pipelines": pipelines,
     "runs": runs,
     "batches": batches,
+    "shapes": shapes,
     "calls": calls,
     "seeds": seeds,
 }

@@ -20,18 +20,21 @@ def lrn(x: jax.Array) -> jax.Array:
 
 
 class CifarCNN(nn.Module):
-    """The same network as `models.CifarCNN`."""
+    """The same network as `models.CifarCNN`, with so many channels and units."""
+
+    channels: int = 64
+    units: tuple[int, int] = (384, 192)
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps [batch, 24, 24, 3] to logits [batch, 10]."""
+        """Maps [batch, height, width, 3] to logits [batch, 10]."""
         del train
-        x = nn.relu(nn.Conv(64, (5, 5), name="conv1")(x))
+        x = nn.relu(nn.Conv(self.channels, (5, 5), name="conv1")(x))
         x = lrn(nn.max_pool(x, (3, 3), (2, 2), "SAME"))
-        x = lrn(nn.relu(nn.Conv(64, (5, 5), name="conv2")(x)))
+        x = lrn(nn.relu(nn.Conv(self.channels, (5, 5), name="conv2")(x)))
         x = nn.max_pool(x, (3, 3), (2, 2), "SAME").reshape(len(x), -1)
-        x = nn.relu(nn.Dense(384, name="local3")(x))
-        x = nn.relu(nn.Dense(192, name="local4")(x))
+        x = nn.relu(nn.Dense(self.units[0], name="local3")(x))
+        x = nn.relu(nn.Dense(self.units[1], name="local4")(x))
         return nn.Dense(10, name="logits")(x)
 
 
@@ -54,7 +57,11 @@ class SimpleCNN(nn.Module):
 
 def make(job: Job) -> list[Peer]:
     """Returns the peer, compiled for the first device; on a CPU it uses all cores."""
-    model: Any = CifarCNN() if job.network == "CifarCNN" else SimpleCNN(job.keep_prob)
+    model: Any = SimpleCNN(job.keep_prob)
+    if job.network == "CifarCNN":
+        names = ("conv1", "local3", "local4")
+        channels, *units = (len(job.params[name]["bias"]) for name in names)
+        model = CifarCNN(channels, (units[0], units[1]))
     tx = optax.adam(job.learning_rate)
     # Copies, because the step donates its arguments.
     params = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), job.params)

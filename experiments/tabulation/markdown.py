@@ -142,7 +142,7 @@ def fastest(groups: Mapping[str, Any]) -> str:
 
 # Groups of the benchmark that the table of speeds has -> what they are of.
 GROUPS = {
-    "peers": "a step",
+    **dict.fromkeys(("peers", "shapes"), "a step"),
     "operations": "an operation",
     **dict.fromkeys(("runs", "calls", "seeds"), "a whole run"),
 }

@@ -100,6 +100,18 @@ def test_a_peer_is_compared_with_the_same_precision(small, on_gpu, monkeypatch) 
     assert {name for pair in pairs for name in pair} <= set(names(cases))
 
 
+def test_other_shapes_are_those_of_plain_flax_too(small, monkeypatch) -> None:
+    assert {field for fields in groups.SHAPES.values() for field in fields} == {
+        *("data.crop", "model.width", "train.batch_size")
+    }
+    fields = {"data.crop": 8, "model.width": 0.25, "train.batch_size": 3}
+    monkeypatch.setattr(groups, "SHAPES", {"small": fields})
+    [(cases, pairs)] = groups.shapes(small)
+    assert names(cases) == ["CifarCNN, small, cnnjax", "CifarCNN, small, plain Flax"]
+    assert pairs == [tuple(names(cases))]
+    assert {case.images for case in cases} == {3}
+
+
 @pytest.mark.usefixtures("small")
 def test_a_library_that_fails_or_differs_is_left_out(monkeypatch, capsys) -> None:
     run, logits = ours.noise_run(configs.default_config("MLP")), np.ones((2, 10))
