@@ -1,4 +1,6 @@
 import itertools
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -77,3 +79,18 @@ def test_types(split: Split) -> None:
         "mask": ("float32", (BATCH,)),
         "position": ("uint32", (BATCH,)),
     }
+
+
+KERAS = """
+import os, sys
+from cnnjax.data.tensorflow_import import import_tensorflow
+tf = import_tensorflow()
+assert "keras" not in sys.modules and "TF_USE_LEGACY_KERAS" not in os.environ
+from tensorflow.keras.layers import Dense
+assert Dense is tf.keras.layers.Dense and tf.keras.__version__[0] == "3"
+"""
+
+
+def test_keras_is_imported_only_where_it_is_used() -> None:
+    done = subprocess.run([sys.executable, "-c", KERAS], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

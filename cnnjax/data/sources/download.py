@@ -163,7 +163,7 @@ def _run_tfds(name: str, root: Path, only_registered: bool) -> None:
     `only_registered` refuses any address without a registered checksum, so that
     nothing is downloaded if all registered files are present.
     """
-    import_tensorflow()
+    import_tensorflow(datasets=True)
     import tensorflow_datasets as tfds
 
     base = name.partition(":")[0].partition("/")[0]

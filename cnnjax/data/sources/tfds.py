@@ -180,7 +180,7 @@ def _check_not_near(
 
 
 def _read(prepared: Path, with_test: bool) -> Dataset:
-    tf = import_tensorflow()
+    tf = import_tensorflow(datasets=True)
     import tensorflow_datasets as tfds
 
     try:
@@ -232,7 +232,7 @@ def _read(prepared: Path, with_test: bool) -> Dataset:
 
 
 def _read_split(builder: Any, split: str, count: int, prepared: Path) -> Split:
-    tf = import_tensorflow()
+    tf = import_tensorflow(datasets=True)
     import tensorflow_datasets as tfds
 
     # The files are read one after the other, so that the order of examples is fixed.
