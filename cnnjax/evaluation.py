@@ -42,7 +42,7 @@ class Evaluator:
     """Counts the correct predictions of one network, or of several, on a split.
 
     The step is compiled once: every batch has `batch_size` images, rounded up to a
-    multiple of the devices, but at most `MAX_IMAGES_PER_CPU` for each device of a CPU.
+    multiple of the devices, but on a CPU at most `MAX_IMAGES_PER_CPU` times as many.
     """
 
     def __init__(

@@ -44,10 +44,6 @@ class Metrics:
             count=jnp.sum(mask),
         )
 
-    def merge(self, other: "Metrics") -> "Metrics":
-        """Returns the sums over the examples of both."""
-        return jax.tree.map(jnp.add, self, other)
-
 
 def is_among_top(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
     """Returns whether fewer than `k` other classes score at or above the label's class.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import optax
 
-from cnnjax.errors import InputError, RunError
+from cnnjax.errors import RunError
 from cnnjax.evaluation import evaluate_state
 from cnnjax.metrics import first_not_finite, mean_of, with_spread
 from cnnjax.models.facts import facts_of
@@ -37,7 +37,7 @@ def train_and_evaluate(
         The content of `final_metrics.json`.
 
     Raises:
-        InputError: `workdir` is past `train.steps`, or holds another network.
+        InputError: `workdir` holds another network.
         RunError: a loss, gradient or parameter is not finite, or a checkpoint could not
             be written; the message says which checkpoint is kept, if any. Or the last
             update diverged, which shows in the loss on the test set.
@@ -55,7 +55,8 @@ def train_and_evaluate(
         if restored is not None:
             state, clocks = restored[0], Clocks(**restored[1])
         first = int(np.ravel(state.step)[0])
-        _check_start(workdir, first, train.steps)
+        if first:
+            print(f"resuming {workdir} at step {first}", flush=True)
         log_file = Path(os.devnull)
         if processes.is_first():
             # Nothing refuses the run after this, so its manifest may be replaced.
@@ -173,22 +174,11 @@ def stop_if(signum: int | None, workdir: Path, done: int) -> None:
     `done` steps of the run in `workdir` are saved; 0 and None are no signal.
     """
     if signum:
-        error = signals.StopRequestedError(signum)
-        error.args = (
+        raise signals.StopRequestedError(
+            signum,
             f"{signal.Signals(signum).name}: stopped at step {done}, saved; the same"
             f" command goes on, with --workdir={shlex.quote(str(workdir))}",
         )
-        raise error
-
-
-def _check_start(workdir: Path, first: int, steps: int) -> None:
-    if first > steps:
-        raise InputError(
-            f"{workdir} has done {first} steps, got train.steps={steps}; ask for at"
-            " least as many or name another --workdir"
-        )
-    if first:
-        print(f"resuming {workdir} at step {first}", flush=True)
 
 
 def of_step(metrics: Mapping[str, Any], i: int) -> dict[str, Any]:

@@ -10,6 +10,9 @@ from typing import Any
 
 from cnnjax.errors import MissingPackageError
 
+# The variable by which TensorFlow is told to use the older Keras, `tf_keras`.
+LEGACY = "TF_USE_LEGACY_KERAS"
+
 
 def import_tensorflow(*, datasets: bool = False) -> Any:
     """Returns the module `tensorflow`, kept quiet and away from GPUs.
@@ -22,7 +25,12 @@ def import_tensorflow(*, datasets: bool = False) -> Any:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        with _quiet_import(), _without_keras():
+        with _quiet_import(), contextlib.ExitStack() as after:
+            # Else it imports Keras 3, which takes half of the time and 100 MB; where
+            # the older Keras is not installed, it goes on with none until one is used.
+            if LEGACY not in os.environ and not importlib.util.find_spec("tf_keras"):
+                os.environ[LEGACY] = "1"
+                after.callback(os.environ.pop, LEGACY)
             tf = importlib.import_module("tensorflow")
             if datasets:
                 importlib.import_module("tensorflow_datasets")
@@ -53,21 +61,3 @@ def _quiet_import() -> Iterator[None]:
         os.dup2(stderr, 2)
         os.close(stderr)
         os.close(nowhere)
-
-
-@contextlib.contextmanager
-def _without_keras() -> Iterator[None]:
-    """Keeps TensorFlow from importing Keras, half of its time and 100 MB of memory.
-
-    It is told to import the older Keras, and goes on where that is not installed. Later
-    uses of `tf.keras` import Keras 3, as always.
-    """
-    name = "TF_USE_LEGACY_KERAS"
-    if name in os.environ or importlib.util.find_spec("tf_keras"):
-        yield
-        return
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        del os.environ[name]

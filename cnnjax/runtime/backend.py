@@ -302,9 +302,8 @@ def _keep_freed_memory() -> None:
     CIFAR network, which took 1.6 to 2.0 times as long (two cores, batch 128). Other C
     libraries are left as they are.
 
-    XLA's threads, one a core, have arenas of their own besides the main one. With a
-    single arena for all, they waited for each other 200 to 450 times a step, which took
-    1.1 to 1.25 times as long. More arenas return more memory to the kernel again.
+    With one arena for all, XLA's threads, one a core, waited for each other 200 to 450
+    times a step, 1.1 to 1.25 times as long; more than these return memory again.
     """
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):

@@ -32,15 +32,9 @@ class StopRequestedError(RunError):
             130 for Ctrl-C. A broken pipe counts as SIGPIPE, 141.
     """
 
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
+    def __init__(self, signum: int, message: str) -> None:
+        super().__init__(message)
         self.exit_code = 128 + signum
-
-
-def raise_if(signum: int | None) -> None:
-    """Raises StopRequestedError for a signal; 0 and None mean that there was none."""
-    if signum:
-        raise StopRequestedError(signum)
 
 
 class StopRequest:

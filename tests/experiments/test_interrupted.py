@@ -38,6 +38,11 @@ def eval_lines(workdir):
     return [line for line in lines if "eval/loss" in line]
 
 
+def final_test(workdir):
+    final = json.loads((workdir / "final_metrics.json").read_text())
+    return {name: value for name, value in final.items() if name.startswith("test/")}
+
+
 def signalling(monkeypatch, owner, name, when, signum):
     """Has a signal come as the function is called, where `when` says of its call."""
     original = getattr(owner, name)
@@ -53,12 +58,15 @@ def signalling(monkeypatch, owner, name, when, signum):
 
 @pytest.fixture(scope="module")
 def straight(call, tmp_path_factory):
-    """The evaluations of the run that nothing interrupts."""
+    """The evaluations and the test of the run that nothing interrupts."""
     workdir = tmp_path_factory.mktemp("runs") / "straight"
     flags = ("--config.train.steps=4", "--config.train.eval_every=2")
     done = call("mnist.py", *MLP, *flags, f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
-    return eval_lines(workdir)
+    assert "evaluating on" not in done.stdout
+    lines, final = eval_lines(workdir), final_test(workdir)
+    assert final == {name: lines[-1][name.replace("test", "eval")] for name in final}
+    return lines, final
 
 
 @pytest.mark.parametrize(
@@ -88,7 +96,7 @@ def test_a_signal_at_any_moment(
     assert saved_steps(workdir)[-1] == step
     done = call("mnist.py", *flags, f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
-    assert eval_lines(workdir) == straight
+    assert (eval_lines(workdir), final_test(workdir)) == straight
 
 
 def test_the_best_is_kept_and_can_be_evaluated(call, tmp_path):

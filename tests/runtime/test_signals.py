@@ -15,7 +15,6 @@ from cnnjax.runtime.signals import (
     STOPPING,
     WARNING,
     StopRequestedError,
-    raise_if,
     stop_requests,
 )
 
@@ -48,9 +47,8 @@ def test_the_first_signal_asks(
         assert (killing == [signal.SIG_DFL] * 2) == (signum in KILLING)
     assert capfd.readouterr().out.startswith(f"{signum.name}: saving after the step, ")
     assert handlers() == before
-    error = StopRequestedError(signum)
-    assert str(error) == f"stopped by {signum.name}"
-    assert error.exit_code == exit_code
+    error = StopRequestedError(signum, "stopped")
+    assert (str(error), error.exit_code) == ("stopped", exit_code)
 
 
 def test_what_machines_send_never_kills(capfd: pytest.CaptureFixture[str]) -> None:
@@ -82,7 +80,7 @@ def test_a_pipe_that_nobody_reads_asks() -> None:
             print("a", flush=True)
             assert stop.signum == signal.SIGPIPE
             print("b", flush=True)  # to nowhere
-            raise_if(stop.signum)
+            raise StopRequestedError(stop.signum, "stopped")
         print("c", flush=True)
     assert stopped.value.exit_code == 141
 
@@ -97,7 +95,7 @@ def test_output_to_a_full_disk_asks_and_is_named(redirect: str) -> None:
             stop_requests() as stop,
         ):
             print("a", file=getattr(sys, f"std{stream}"), flush=True)
-            raise_if(stop.signum)
+            raise StopRequestedError(stop.signum, "stopped")
     assert not isinstance(stopped.value, StopRequestedError)
 
 

@@ -33,7 +33,7 @@ from cnnjax.data.dataset import MissingDatasetError
 from cnnjax.data.sources.hosts import HOST_RATES, estimate
 from cnnjax.errors import InputError, RunError, one_line
 
-# Of a file whose size the caller does not bound; CIFAR-10's archive has 170 MB.
+# Most bytes that a file may have; CIFAR-10's archive has 170 MB.
 MAX_BYTES = 2**30
 
 # Seconds until a host must accept a connection, and between two pieces of an answer.
@@ -56,13 +56,7 @@ class _BrokenOffError(Exception):
     """An address did not send all of the file, and may do so at the next try."""
 
 
-def fetch(
-    urls: Sequence[str],
-    target: Path,
-    verify: Callable[[Path], None],
-    *,
-    max_bytes: int = MAX_BYTES,
-) -> str:
+def fetch(urls: Sequence[str], target: Path, verify: Callable[[Path], None]) -> str:
     """Downloads a file to `target` from the first address that gives the wanted one.
 
     Until it is verified, the file is `target` with the suffix `.part`. The part stays
@@ -74,7 +68,6 @@ def fetch(
         urls: where to get the file from, in the order in which they are tried.
         target: where to keep the file; its folder is created if it does not exist.
         verify: takes a path, and raises InputError if the file is not the wanted one.
-        max_bytes: most bytes that the file may have.
 
     Returns:
         the address that gave the file; "" if it was there already.
@@ -99,7 +92,7 @@ def fetch(
             return ""
         for url in urls:
             try:
-                _fetch_from(url, part, verify, max_bytes)
+                _fetch_from(url, part, verify)
             except InputError as error:
                 failures.append(f"{_public(url)}: {error}")
                 _say(failures[-1])
@@ -117,13 +110,11 @@ def fetch(
     )
 
 
-def _fetch_from(
-    url: str, part: Path, verify: Callable[[Path], None], max_bytes: int
-) -> None:
+def _fetch_from(url: str, part: Path, verify: Callable[[Path], None]) -> None:
     """Makes `part` the wanted file, or raises InputError if the address has another."""
     anew = False
     while True:
-        continued = _complete(url, part, max_bytes)
+        continued = _complete(url, part)
         try:
             verify(part)
             return
@@ -136,7 +127,7 @@ def _fetch_from(
         anew = True
 
 
-def _complete(url: str, part: Path, max_bytes: int) -> bool:
+def _complete(url: str, part: Path) -> bool:
     """Receives what `part` lacks, in as many tries as it takes while more arrives.
 
     Returns:
@@ -148,7 +139,7 @@ def _complete(url: str, part: Path, max_bytes: int) -> bool:
     furthest, pauses = _size(part), iter(PAUSES[:1])
     while True:
         try:
-            return _receive(url, part, max_bytes)
+            return _receive(url, part)
         except _BrokenOffError as error:
             if _size(part) > furthest:
                 furthest, pauses = _size(part), iter(PAUSES)
@@ -159,7 +150,7 @@ def _complete(url: str, part: Path, max_bytes: int) -> bool:
             time.sleep(pause)
 
 
-def _receive(url: str, part: Path, max_bytes: int) -> bool:
+def _receive(url: str, part: Path) -> bool:
     """Receives what `part` lacks in one try; raises and returns as `_complete`.
 
     Raises:
@@ -182,9 +173,9 @@ def _receive(url: str, part: Path, max_bytes: int) -> bool:
         if had and response.status_code == 416:  # there is nothing from there on
             return True  # `verify` tells whether the part is the file.
         start, total = _check(response, part, had)
-        if total is not None and total > max_bytes:
+        if total is not None and total > MAX_BYTES:
             raise InputError(
-                f"has a file of {total} bytes; at most {max_bytes} are expected"
+                f"has a file of {total} bytes; at most {MAX_BYTES} are expected"
             )
         _announce(url, part, start, total)
         size = start
@@ -197,13 +188,13 @@ def _receive(url: str, part: Path, max_bytes: int) -> bool:
                 file.flush()  # what came is kept even if the process is killed
                 size += len(piece)
                 show(size)
-                if size > max_bytes:
+                if size > MAX_BYTES:
                     break
             # So that even a power failure leaves no verified file that is not whole.
             os.fsync(file.fileno())
-    if size > max_bytes:
+    if size > MAX_BYTES:
         part.unlink()
-        raise InputError(f"sends more than the {max_bytes} bytes that are expected")
+        raise InputError(f"sends more than the {MAX_BYTES} bytes that are expected")
     if total is not None and size < total:
         raise _BrokenOffError(f"sent {size} of {total} bytes")
     return start > 0

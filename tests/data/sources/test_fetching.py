@@ -148,6 +148,7 @@ def impatient() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fetching, "PAUSES", (0.0, 0.0, 0.0))
         patch.setattr(fetching, "READ_SECONDS", 0.3)
+        patch.setattr(fetching, "MAX_BYTES", 20_000)
         for name in ("http_proxy", "https_proxy", "all_proxy"):
             patch.delenv(name, raising=False)
             patch.delenv(name.upper(), raising=False)
@@ -165,8 +166,8 @@ def verify(path: Path) -> None:
         raise InputError(f"{path.name} has another SHA-256")
 
 
-def fetch(target: Path, *urls: str, max_bytes: int = 20_000) -> str:
-    return fetching.fetch(urls, target, verify, max_bytes=max_bytes)
+def fetch(target: Path, *urls: str) -> str:
+    return fetching.fetch(urls, target, verify)
 
 
 def part_of(target: Path, content: bytes | None = None) -> Path:
