@@ -1,9 +1,10 @@
 """Splits the work on a batch into chunks that fit in a CPU core's cache."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 
 T = TypeVar("T")
 
@@ -35,3 +36,23 @@ def map_chunks(f: Callable[[jax.Array], T], x: jax.Array, size: int) -> T:
     """
     out = jax.lax.map(f, split(x, size))
     return jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), out)
+
+
+def sum_chunks(
+    f: Callable[..., jax.Array], arrays: Sequence[jax.Array], size: int
+) -> jax.Array:
+    """Returns the sum of `f(*parts)` over all chunks, added up in float32 or better.
+
+    Args:
+        f: maps the parts of `arrays` in one chunk, each [size, ...], to an array.
+        arrays: each [batch, ...].
+        size: number of images in a chunk, at most `batch`; a last chunk has the rest.
+    """
+    whole = len(arrays[0]) // size * size
+    parts = [split(x[:whole], size) for x in arrays]
+    one = jax.eval_shape(f, *(x[:size] for x in arrays))
+    zero = jnp.zeros(one.shape, jnp.promote_types(one.dtype, jnp.float32))
+    total, _ = jax.lax.scan(lambda total, part: (total + f(*part), None), zero, parts)
+    if whole < len(arrays[0]):
+        total += f(*(x[whole:] for x in arrays))
+    return total.astype(one.dtype)

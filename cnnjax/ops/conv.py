@@ -12,7 +12,12 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from cnnjax.ops import winograd
+from cnnjax.ops import chunks, winograd
+
+# Of what takes the kernel's place in the gradient of a kernel: XLA's convolution reads
+# it again for every few pixels of the output. Beyond the second-level cache it took
+# 6.9 ms in place of 3.0 (64 pictures of 24x24x3 to 64 channels, a core of a Xeon).
+CACHE_BYTES = 5 << 17
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
@@ -101,9 +106,7 @@ def _conv_bwd(
     def cpu_dk(x: jax.Array, g: jax.Array) -> jax.Array:
         if _suits_winograd(x, kernel.shape, pads):
             return winograd.kernel_gradient(x, g)
-        # Input channels take the place of the batch, and the batch that of channels.
-        x, g = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
-        return _library_conv(x, g, pads).transpose(1, 2, 0, 3)
+        return _kernel_gradient(x, g, pads)
 
     dx = jax.lax.platform_dependent(g, kernel, cpu=cpu_dx, default=autodiff_dx)
     dk = jax.lax.platform_dependent(x, g, cpu=cpu_dk, default=autodiff_dk)
@@ -111,6 +114,23 @@ def _conv_bwd(
 
 
 _conv.defvjp(_conv_fwd, _conv_bwd)
+
+
+def _kernel_gradient(x: jax.Array, g: jax.Array, pads: Pads) -> jax.Array:
+    """Returns the kernel's gradient by convolutions of the fast layout, in chunks."""
+
+    def one_chunk(x: jax.Array, g: jax.Array) -> jax.Array:
+        # Input channels take the place of the batch, the batch that of channels, and
+        # `g` that of the kernel.
+        x, g = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
+        return _library_conv(x, g, pads).transpose(1, 2, 0, 3)
+
+    batch = g.shape[0]
+    if not isinstance(batch, int) or g.size == 0:  # symbolic, or nothing to sum
+        return one_chunk(x, g)
+    image_bytes = g.size // batch * g.dtype.itemsize
+    size = max(1, min(batch, CACHE_BYTES // image_bytes))
+    return chunks.sum_chunks(one_chunk, (x, g), size)
 
 
 def _suits_winograd(x: jax.Array, kernel_shape: tuple[int, ...], pads: Pads) -> bool:

@@ -78,19 +78,13 @@ def kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
     [batch, height, width, out] to [5, 5, in, out].
     """
     channels, features = x.shape[3], g.shape[3]
-    size = _chunk_size(x.shape, features)
 
-    def add_chunk(
-        total: jax.Array, chunk: tuple[jax.Array, jax.Array]
-    ) -> tuple[jax.Array, None]:
-        x, g = chunk
+    def one_chunk(x: jax.Array, g: jax.Array) -> jax.Array:
         tiles = _input_tiles(x).reshape(TILE**2, -1, channels)
         g_tiles = _along_two_axes(_A, _split_tiles(g)).reshape(TILE**2, -1, features)
-        return total + jnp.einsum("tnc,tno->tco", tiles, g_tiles), None
+        return jnp.einsum("tnc,tno->tco", tiles, g_tiles)
 
-    zero = jnp.zeros((TILE**2, channels, features), x.dtype)
-    both = (chunks.split(x, size), chunks.split(g, size))
-    total, _ = jax.lax.scan(add_chunk, zero, both)
+    total = chunks.sum_chunks(one_chunk, (x, g), _chunk_size(x.shape, features))
     return _along_two_axes(_G.T, total.reshape(TILE, TILE, channels, features))
 
 

@@ -1,9 +1,10 @@
 """What the environment may not change: a run is a function of configuration and seed.
 
 JAX and Flax read an option from the environment variable of its name in capitals.
-Every option of theirs is in one of three tables: `PINNED`, with the value that it has
-in every run; `RECORDED`, which can change a bit of a result, and with which alone a run
-goes on; or `HARMLESS`. A test compares the tables with the installed versions.
+An option of theirs is in `PINNED`, with the value that it has in every run; or in
+`RECORDED`, which can change a bit of a result, and with which alone a run goes on; or
+it is harmless. A test knows those that are, and compares all with the installed
+versions.
 """
 
 import enum
@@ -78,64 +79,6 @@ RECORDED = {
         "jax_use_emit_pipeline_primitive jax_use_magma",
     ),
 }
-HARMLESS = {
-    "order and time of work": (
-        "jax_cpu_enable_async_dispatch jax_sort_devices_by_process_index",
-        "jax_use_cpp_shard_args",
-    ),
-    "messages and checks, which raise or change nothing": (
-        "jax_array_garbage_collection_guard jax_captured_constants_report_frames",
-        "jax_captured_constants_warn_bytes jax_check_tracer_leaks",
-        "jax_compiler_detailed_logging_min_ops jax_debug_infs jax_debug_key_reuse",
-        "jax_debug_leaked_clients_on_clear_backends jax_debug_log_modules",
-        "jax_debug_nans jax_disable_bwd_checks jax_disable_vmap_shmap_error",
-        "jax_disallow_mesh_context_manager jax_distributed_debug jax_dump_ir_modes",
-        "jax_dump_ir_to jax_enable_checks jax_experimental_unsafe_xla_runtime_errors",
-        "jax_explain_cache_misses jax_hlo_source_file_canonicalization_regex",
-        "jax_include_debug_info_in_dumps jax_include_full_tracebacks_in_locations",
-        "jax_log_checkpoint_residuals jax_log_compiles jax_logging_level",
-        "jax_mutable_array_checks jax_numpy_rank_promotion jax_pprint_use_color",
-        "jax_raise_on_ppermute_sort_diff jax_send_traceback_to_runtime",
-        "jax_source_url_schema jax_thread_guard jax_traceback_filtering",
-        "jax_traceback_in_locations_limit jax_tracer_error_num_traceback_frames",
-    ),
-    "the cache of programs, whose key covers what they are made of": (
-        "jax_compilation_cache_check_contents jax_compilation_cache_dir",
-        "jax_compilation_cache_include_metadata_in_key jax_compilation_cache_max_size",
-        "jax_enable_compilation_cache jax_persistent_cache_min_compile_time_secs",
-        "jax_persistent_cache_min_entry_size_bytes jax_raise_persistent_cache_errors",
-        "jax_remove_custom_partitioning_ptr_from_cache_key",
-        "jax_share_binary_between_hosts jax_share_binary_between_hosts_timeout_ms",
-    ),
-    "which devices there are, and how processes find each other": (
-        "jax_backend_target jax_check_proxy_envs",
-        "jax_cpu_get_global_topology_timeout_minutes",
-        "jax_cpu_get_local_topology_timeout_minutes",
-        "jax_cross_host_transfer_socket_address",
-        "jax_cross_host_transfer_timeout_seconds",
-        "jax_cross_host_transfer_transfer_size jax_cross_host_transport_addresses",
-        "jax_cuda_visible_devices jax_distributed_verify_secure_credentials",
-        "jax_enable_preemption_service jax_enable_recoverability",
-        "jax_force_dcn_cross_host_transfers jax_mock_gpu_topology jax_mtls_ca_file",
-        "jax_mtls_cert_file jax_mtls_key_file jax_mtls_peer_uri_prefix",
-        "jax_num_cpu_devices jax_oneapi_visible_devices jax_platform_name",
-        "jax_platforms jax_rocm_visible_devices jax_xla_backend",
-        "mock_num_gpu_processes",
-    ),
-    "parts of JAX and Flax that are not used here": (
-        "flax_always_shard_variable flax_array_ref flax_filter_frames",
-        "flax_hijax_variable flax_max_repr_depth flax_preserve_adopted_names",
-        "flax_profile flax_pytree_module flax_use_flaxlib",
-        "flax_use_orbax_checkpointing jax2tf_associative_scan_reductions",
-        "jax2tf_default_native_serialization jax_export_calling_convention_version",
-        "jax_export_deserialize_expired_versions",
-        "jax_export_ignore_forward_compatibility jax_mosaic_allow_hlo",
-        "jax_mosaic_unzip_debug_locations jax_pallas_auto_assign_collective_ids",
-        "jax_pallas_auto_assign_collective_ids_limit jax_pallas_enable_debug_checks",
-        "jax_pallas_poison_buffers jax_pallas_use_mosaic_gpu",
-        "jax_pallas_verbose_errors jax_serialization_version",
-    ),
-}
 
 # Variables of XLA, oneDNN, NumPy and TensorFlow that can change a bit: sets of
 # instructions, threads among which a sum is divided, and precisions.
@@ -156,7 +99,7 @@ HARMLESS_XLA_FLAGS = (
 
 
 def names(table: Mapping[str, Sequence[str]]) -> set[str]:
-    """Returns the options in `RECORDED` or `HARMLESS`."""
+    """Returns the options in a table such as `RECORDED`."""
     return {name for lines in table.values() for name in " ".join(lines).split()}
 
 

@@ -1,5 +1,6 @@
 """The convolution against NumPy in float64, and its speed inside a scan."""
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from cnnjax.ops import winograd
-from cnnjax.ops.conv import conv
+from cnnjax.ops.conv import CACHE_BYTES, conv
 
 Arrays = tuple[Any, Any, Any]
 
@@ -153,8 +154,21 @@ def test_an_unused_gradient_is_not_computed() -> None:
         compiled = jax.jit(jax.grad(loss, argnums)).lower(kernel, x).compile()
         return compiled.as_text().count(" convolution(")
 
-    assert convolutions((0, 1)) == 3
-    assert convolutions(0) == 2
+    assert convolutions((0, 1)) == convolutions(0) + 1
+
+
+@pytest.mark.parametrize("batch", [1, 7, 128])
+def test_a_kernel_gradient_stays_in_the_cache(batch: int) -> None:
+    """Its convolutions take the gradient of some pictures at a time as their kernel."""
+    (_, *size), kernel_shape, _ = CONV1
+    x, kernel, g = inputs((batch, *size), kernel_shape, "SAME")
+    export = jax.export.export(jax.jit(conv_and_vjp), platforms=["cpu"])
+    program = export(x, kernel, g).mlir_module()
+    found = re.findall(r"stablehlo.convolution.*, tensor<([x\d]+)xf32>\) ->", program)
+    kernels = [tuple(map(int, shape.split("x"))) for shape in found]
+    pictures = [n for high, _, n, _ in kernels if high == size[0]]
+    assert sum(pictures) == {1: 1, 7: 4 + 3, 128: 4}[batch]  # the loop's body once
+    assert max(4 * np.prod(shape) for shape in kernels) <= CACHE_BYTES
 
 
 def best_of_5(f: Callable[..., Any], *arguments: Any) -> float:
