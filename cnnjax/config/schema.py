@@ -4,6 +4,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from cnnjax.errors import InputError
 
@@ -59,6 +60,14 @@ def _keep(default: float) -> Field:
     return Field(default, "a probability in (0, 1]", lambda v: 0 < v <= 1)
 
 
+def _host(address: str) -> str:
+    try:
+        parts = urlsplit(address)
+        return parts.hostname or "" if parts.scheme in ("http", "https") else ""
+    except ValueError:
+        return ""
+
+
 def _flag(default: bool) -> Field:
     return Field(default, "True or False", lambda v: True)
 
@@ -82,7 +91,7 @@ FIELDS = {
     "data.mirror": Field(
         "",
         "http(s)://..., a folder with the set's archives; '' for none",
-        lambda v: v == "" or v.startswith(("http://", "https://")),
+        lambda v: v == "" or _host(v) != "",
         is_new=True,
     ),
     # Decoded pictures are kept in the user's cache folder for the next start.

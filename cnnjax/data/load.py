@@ -92,6 +92,8 @@ def load_dataset(
         >>> cj.load_dataset("digits").class_names[:3]
         ('0', '1', '2')
     """
+    from cnnjax.data.sources.published import SETS
+
     is_path = isinstance(name, Path)
     name, dir = os.fspath(name), os.fspath(dir)
     # Names of TFDS are NAME, NAME/CONFIG or NAME:VERSION.
@@ -102,7 +104,7 @@ def load_dataset(
             kind = "embedded"
         elif name.lower().endswith(".npz"):
             kind = "npz"
-        elif is_path or os.path.exists(name):
+        elif is_path or (os.path.exists(name) and name not in SETS):
             kind = "folder"
     source = Source(
         kind,

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import jax
-import jax.numpy as jnp
 
 T = TypeVar("T")
 
@@ -41,18 +40,16 @@ def map_chunks(f: Callable[[jax.Array], T], x: jax.Array, size: int) -> T:
 def sum_chunks(
     f: Callable[..., jax.Array], arrays: Sequence[jax.Array], size: int
 ) -> jax.Array:
-    """Returns the sum of `f(*parts)` over all chunks, added up in float32 or better.
+    """Returns the sum of `f(*parts)` over all chunks, in the dtype that `f` returns.
 
     Args:
         f: maps the parts of `arrays` in one chunk, each [size, ...], to an array.
         arrays: each [batch, ...].
-        size: number of images in a chunk, at most `batch`; a last chunk has the rest.
+        size: number of images in a chunk, at most `batch`; the last may have fewer.
     """
     whole = len(arrays[0]) // size * size
+    # Of no images: zeros that differ over devices where `shard_map` says that x does.
+    zero = f(*(x[:0] for x in arrays))
     parts = [split(x[:whole], size) for x in arrays]
-    one = jax.eval_shape(f, *(x[:size] for x in arrays))
-    zero = jnp.zeros(one.shape, jnp.promote_types(one.dtype, jnp.float32))
     total, _ = jax.lax.scan(lambda total, part: (total + f(*part), None), zero, parts)
-    if whole < len(arrays[0]):
-        total += f(*(x[whole:] for x in arrays))
-    return total.astype(one.dtype)
+    return total + f(*(x[whole:] for x in arrays)) if len(arrays[0]) > whole else total

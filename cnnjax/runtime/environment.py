@@ -1,10 +1,10 @@
 """What the environment may not change: a run is a function of configuration and seed.
 
 JAX and Flax read an option from the environment variable of its name in capitals.
-An option of theirs is in `PINNED`, with the value that it has in every run; or in
-`RECORDED`, which can change a bit of a result, and with which alone a run goes on; or
-it is harmless. A test knows those that are, and compares all with the installed
-versions.
+An option of theirs is in `PINNED` or `PINNED_FLAX`, with the value that it has in every
+run; or in `RECORDED`, as it can change a bit of a result, and a run goes on only with
+the same; or it is harmless. `tests/runtime/test_environment.py` lists those that are,
+and fails where an installed version has others.
 """
 
 import enum

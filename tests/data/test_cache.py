@@ -95,7 +95,9 @@ FILES = (*(f"{name}.npy" for name in cache.ARRAYS), cache.ABOUT)
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("damage", ["flip first", "flip last", "cut", "empty", "gone"])
+@pytest.mark.parametrize(
+    "damage", ["flip first", "flip in header", "flip last", "cut", "empty", "gone"]
+)
 def test_a_damaged_entry_is_made_again(copy, entries, name, damage):
     first = load(copy)
     file = entries()[0] / name
@@ -104,7 +106,9 @@ def test_a_damaged_entry_is_made_again(copy, entries, name, damage):
         file.unlink()
     else:
         if damage.startswith("flip"):
-            content[2 if damage == "flip first" else -2] ^= 1
+            # NumPy's header ends in `), }`, where a flip opens a bracket.
+            place = {"flip first": 2, "flip last": -2}.get(damage, content.rfind(b")"))
+            content[place] ^= 1
         file.write_bytes({"cut": content[:-3], "empty": b""}.get(damage, content))
     assert_same(load(copy), first)
     assert copy.read.times == 2
@@ -123,7 +127,10 @@ def test_the_least_recently_used_go_first(copy, entries, tmp_path, monkeypatch):
     load(others[0])  # used just now, so that the second is the oldest
     size = sum(file.stat().st_size for file in entries()[0].iterdir())
     monkeypatch.setattr(cache, "MAX_CACHE_BYTES", int(3.5 * size))
+    stray = entries()[0].with_name(".DS_Store")
+    stray.touch()
     load(copy)
+    stray.unlink()
     assert len(entries()) == 3
     before = copy.read.times
     load(others[0]), load(others[2])

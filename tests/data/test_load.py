@@ -165,6 +165,7 @@ def home(tmp_path, monkeypatch, write_tfds):
         **{f"y_{name}": getattr(dataset, name).labels for name in ("train", "test")},
     )
     (tmp_path / "words.txt").touch()
+    (tmp_path / "cifar10").mkdir()
     for name in ("mine", "digits"):
         prepared = {"image": IMAGES, "label": np.arange(6) % 2}
         write_tfds(tmp_path / "tfds", name, train=prepared, test=prepared)

@@ -24,6 +24,7 @@ WINOGRAD = [
 ]
 LIBRARY = [
     CONV1,
+    ((11, 24, 24, 3), (5, 5, 3, 64), "SAME"),  # two chunks of four and one of three
     ((5, 9, 8, 4), (3, 1, 4, 6), "SAME"),
     ((5, 7, 6, 2), (2, 4, 2, 3), "SAME"),
     ((5, 28, 28, 1), (5, 5, 1, 6), "VALID"),
@@ -102,11 +103,54 @@ def test_transformations_change_nothing(case: Any) -> None:
     assert_close(scanned[1], want, 1e-5)
 
 
-def test_bfloat16() -> None:
-    arrays = [jnp.asarray(a, jnp.bfloat16) for a in inputs(*CONV2)]
-    got = jax.jit(conv_and_vjp)(*arrays)
-    assert {a.dtype for a in got} == {jnp.dtype(jnp.bfloat16)}
-    assert_close(got, numpy_conv_and_vjp(*arrays, "SAME"), 1e-2)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(jnp.bfloat16, 2e-3), (jnp.float16, 3e-4), (jnp.float8_e4m3fn, 4e-2)],
+)
+def test_narrow_floats_are_rounded_once(dtype: Any, tolerance: float) -> None:
+    (_, *size), kernel_shape, _ = CONV1
+    arrays = [jnp.asarray(a, dtype) for a in inputs((20, *size), kernel_shape, "SAME")]
+    with jax.numpy_dtype_promotion("strict"):
+        got = jax.jit(conv_and_vjp)(*arrays)
+    assert {a.dtype for a in got} == {jnp.dtype(dtype)}
+    assert_close(got, numpy_conv_and_vjp(*arrays, "SAME"), tolerance)
+
+
+def test_shard_map_checks_it() -> None:
+    """Also with its check of what differs from device to device, which is on."""
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    for case in (CONV1, CONV2):
+        x, kernel, g = inputs((16, *case[0][1:]), *case[1:])
+        cut, whole = jax.P("data"), jax.P()
+
+        def gradient(kernel: jax.Array, x: jax.Array, g: jax.Array) -> jax.Array:
+            _, vjp = jax.vjp(
+                lambda k: conv(x, k), jax.lax.pcast(kernel, "data", to="varying")
+            )
+            return jax.lax.psum(vjp(g)[0], "data")
+
+        mapped = jax.shard_map(
+            gradient, mesh=mesh, in_specs=(whole, cut, cut), out_specs=whole
+        )
+        want = numpy_conv_and_vjp(x, kernel, g, "SAME")[2]
+        assert_close([jax.jit(mapped)(kernel, x, g)], [want], 1e-5)
+
+
+def test_unusual_shapes_have_gradients() -> None:
+    none = conv_and_vjp(
+        jnp.ones((2, 8, 8, 0)), jnp.ones((3, 3, 0, 4)), jnp.ones((2, 8, 8, 4))
+    )
+    assert [a.shape for a in none] == [(2, 8, 8, 4), (2, 8, 8, 0), (3, 3, 0, 4)]
+    height, width = jax.export.symbolic_shape("h, w")
+    x, kernel, g = inputs((6, 9, 8, 3), (3, 3, 3, 4), "SAME")
+    shapes = [
+        jax.ShapeDtypeStruct((6, height, width, 3), jnp.float32),
+        jax.ShapeDtypeStruct(kernel.shape, jnp.float32),
+        jax.ShapeDtypeStruct((6, height, width, 4), jnp.float32),
+    ]
+    exported = jax.export.export(jax.jit(conv_and_vjp))(*shapes)
+    want = numpy_conv_and_vjp(x, kernel, g, "SAME")
+    assert_close(exported.call(x, kernel, g), want, 1e-5)
 
 
 def test_float64_is_exact() -> None:

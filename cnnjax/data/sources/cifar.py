@@ -48,7 +48,9 @@ def find(place: Path, published: Published) -> Copy | None:
     for form, what in ((published.binary, "binary"), (published.pickled, "pickled")):
         for path in _candidates(place, form):
             names = form.names()
-            if path.is_file() or (path / names[0]).is_file():
+            there = [(path / name).is_file() for name in names]
+            # A folder of another name is the set's only if it has the first file.
+            if path.is_file() or there[0] or (path.name == form.folder and any(there)):
                 inside = [path] if path.is_file() else [path / name for name in names]
                 read = partial(_read, published, form, path)
                 return Copy(path, what, tuple(inside), read)
@@ -79,13 +81,16 @@ def usual_places() -> list[Path]:
     home = backend.home()
     hugging_face = os.environ.get("HF_HOME") or home / ".cache" / "huggingface"
     hub = Path(os.environ.get("HF_HUB_CACHE") or Path(hugging_face, "hub"))
+    hub = Path(os.path.expanduser(hub))
+    own = os.environ.get("TFDS_DATA_DIR") or home / "tensorflow_datasets"
     return [
-        Path(os.environ.get("TFDS_DATA_DIR") or home / "tensorflow_datasets"),
+        Path(os.path.expanduser(own)),
         Path("data"),
         home / ".keras" / "datasets",
         *(
             snapshot
             for published in SETS.values()
+            if os.path.isdir(hub)  # and in folders that may be searched
             for snapshot in sorted(
                 hub.glob(f"datasets--{published.hub[0].replace('/', '--')}/snapshots/*")
             )
@@ -108,7 +113,7 @@ def download(published: Published, root: Path, mirror: str) -> Copy:
     (archive,) = published.binary.archives
     urls = [published.url]
     if mirror:
-        whole = mirror.endswith((".gz", ".tgz"))
+        whole = urlsplit(mirror).path.endswith((".gz", ".tgz"))
         urls.insert(0, mirror if whole else f"{mirror.rstrip('/')}/{archive}")
     asked = [url for url in urls if reachable(url)]
     if not asked:
@@ -152,7 +157,7 @@ def _read(published: Published, form: Form, place: Path, with_test: bool) -> Dat
         _verify(place, digest, published.sha256, "sha256")
     where = {n: place / n if place.is_dir() else f"{place}, {n}" for n in contents}
     for name, content in contents.items():  # all of them, before the first is read
-        digest = hashlib.new(form.algorithm, content).hexdigest()
+        digest = hashlib.new(form.algorithm, content, usedforsecurity=False).hexdigest()
         _verify(where[name], digest, _digests(form)[name] or digest, form.algorithm)
     decoded = {}
     for name, content in contents.items():
@@ -183,8 +188,9 @@ def _contents(place: Path, names: list[str]) -> dict[str, bytes]:
     try:
         if place.is_dir():
             for name in names:
-                if (place / name).stat().st_size <= MAX_FILE:
-                    contents[name] = (place / name).read_bytes()
+                path = place / name
+                if path.is_file() and path.stat().st_size <= MAX_FILE:
+                    contents[name] = path.read_bytes()
         else:
             unpacked = 0
             with tarfile.open(place, "r:gz") as archive:
@@ -193,10 +199,11 @@ def _contents(place: Path, names: list[str]) -> dict[str, bytes]:
                     if unpacked > MAX_UNPACKED:
                         break
                     name = PurePosixPath(member.name).name
-                    file = archive.extractfile(member) if name in names else None
+                    is_wanted = name in names and member.isfile()  # not a link
+                    file = archive.extractfile(member) if is_wanted else None
                     if file and member.size <= MAX_FILE:
                         contents[name] = file.read()
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as error:
         raise InputError(
             f"{place} cannot be read ({one_line(error)}); the whole of it is needed;"
             " copy or download it again"

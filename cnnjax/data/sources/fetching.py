@@ -169,6 +169,8 @@ def _receive(url: str, part: Path) -> bool:
         raise InputError(f"cannot be used ({one_line(error, 200)})") from error
     except _NETWORK_ERRORS as error:
         raise _BrokenOffError(f"cannot be reached ({_reason(error)})") from error
+    except OSError as error:  # of the certificates that the environment names
+        raise InputError(f"cannot be used ({one_line(error, 200)})") from error
     with response:
         if had and response.status_code == 416:  # there is nothing from there on
             return True  # `verify` tells whether the part is the file.
@@ -178,12 +180,19 @@ def _receive(url: str, part: Path) -> bool:
                 f"has a file of {total} bytes; at most {MAX_BYTES} are expected"
             )
         _announce(url, part, start, total)
-        size = start
+        # A server without ranges sends again what is there, which is passed over: if it
+        # breaks off, nothing is lost.
+        again = had - start if total is None or total >= had else 0
+        size, start = start + again, start + again
         with (
             part.open("ab" if start else "wb") as file,
             _progress(start, total) as show,
         ):
             for piece in _pieces(response):
+                passed = min(again, len(piece))
+                again, piece = again - passed, piece[passed:]
+                if not piece:
+                    continue
                 file.write(piece)
                 file.flush()  # what came is kept even if the process is killed
                 size += len(piece)

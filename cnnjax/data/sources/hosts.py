@@ -20,15 +20,16 @@ def reachable(url: str) -> bool:
 
     If the environment names a proxy for the URL, the proxy is tried instead.
     """
-    parts = urlsplit(url)
-    proxy = urllib.request.getproxies().get(parts.scheme)
-    if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
-        # A proxy without a scheme speaks HTTP, as in `requests`, which TFDS uses.
-        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     answers = []
 
     def connect() -> None:
-        with contextlib.suppress(OSError, ValueError):  # ValueError: an invalid port
+        # ValueError: what is no address, or an invalid port.
+        with contextlib.suppress(OSError, ValueError):
+            parts, proxies = urlsplit(url), urllib.request.getproxies()
+            proxy = proxies.get(parts.scheme) or proxies.get("all")
+            if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
+                # One without a scheme speaks HTTP, as in `requests`, which TFDS uses.
+                parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
             port = parts.port or (443 if parts.scheme == "https" else 80)
             address = (parts.hostname, port)
             with socket.create_connection(address, timeout=PROBE_SECONDS):

@@ -1,6 +1,7 @@
 """Reads pictures from Parquet files as the Hugging Face hub has them."""
 
 import io
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,10 @@ def read(files: list[Path], label_column: str, side: int) -> tuple[Any, Any]:
             has = pyarrow.parquet.read_schema(path).names
             column = next(name for name in IMAGE_COLUMNS if name in has)
             table = pyarrow.parquet.read_table(path, columns=[column, label_column])
-            labels.append(np.asarray(table[label_column], np.int64))
+            found = table[label_column]
+            if found.null_count or not pyarrow.types.is_integer(found.type):
+                raise ValueError(f"{label_column} has {found.type} or gaps")
+            labels.append(np.asarray(found, np.int64))
             images += [_decode(cell, side) for cell in table[column].to_pylist()]
         except StopIteration:
             raise InputError(
@@ -72,12 +76,17 @@ def read(files: list[Path], label_column: str, side: int) -> tuple[Any, Any]:
                 f"{path} cannot be read ({one_line(error, 200)}); Parquet with a"
                 f" picture and {label_column} in each row is needed; download it again"
             ) from error
+    if not images:
+        raise InputError(f"{files[0]} has no rows, need some; download it again")
     return np.stack(images), np.concatenate(labels)
 
 
 def _decode(cell: Any, side: int) -> np.ndarray:
     encoded = cell["bytes"] if isinstance(cell, dict) else cell
-    with Image.open(io.BytesIO(encoded), formats=("PNG",)) as picture:
+    ignored = warnings.catch_warnings(
+        action="ignore", category=Image.DecompressionBombWarning
+    )
+    with ignored, Image.open(io.BytesIO(encoded), formats=("PNG",)) as picture:
         if picture.size != (side, side) or picture.mode != "RGB":
             raise ValueError(f"a picture is {picture.mode}, {picture.size}")
         return np.asarray(picture)

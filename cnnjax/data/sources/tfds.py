@@ -88,8 +88,9 @@ def load(
             " need TFDS's data folder; make it, correct the variable or unset it"
         )
     if os.path.isfile(root):
+        what = f"data.dir={directory}" if directory else f"{root} as the data folder"
         raise InputError(
-            f"got data.dir={directory}, which is a file, need a folder; name the one"
+            f"got {what}, which is a file, need a folder; name the one"
             " that it lies in, or for an .npz file set data.source=npz and data.file"
         )
 
@@ -111,8 +112,9 @@ def load(
             _say_splits(name, copy.path)
         return cache.load(copy, with_test=with_test, keep=keep)
 
-    copy = find(root)
-    if copy is None and (directory or variable):
+    named = directory or variable  # or else the first of the usual places
+    copy = find(root) if named or not published else None
+    if copy is None and named:
         _check_not_near(name, root, "data.dir" if directory else "TFDS_DATA_DIR", find)
     if copy is None and published:
         # In place of a folder that is named and missing, no other is taken.

@@ -6,6 +6,7 @@ import http.server
 import io
 import os
 import pickle
+import shutil
 import sys
 import tarfile
 import threading
@@ -272,8 +273,9 @@ def test_damaged_binary_files_are_refused(name, tmp_path):
         message = "is not the official file.*SHA-256|multiple of 3074"
         assert_refused(root, rf"{file} .*({message})", name)
         (root / known.binary.folder / file).unlink()
-        if i:  # the first file tells that the others are to be there
-            assert_refused(root, file, name)
+        assert_refused(root, file, name)
+        os.mkfifo(root / known.binary.folder / file)
+        assert_refused(root, file, name)
     root = tmp_path / "short"
     write(root / known.binary.folder, binary(name) | {"test.bin": bytes(3074)})
     if name == "cifar100":
@@ -303,6 +305,45 @@ def test_other_archives_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(cifar, "MAX_UNPACKED", 10**5)
     pack(path, "x", {"zeros": bytes(10**6)} | binary("cifar10"))
     assert_refused(tmp_path, "has no data_batch_1.bin")
+
+
+def test_an_archive_of_links_is_refused(tmp_path):
+    folder = "cifar-10-batches-py"
+    with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz") as archive:
+        for name in SETS["cifar10"].pickled.names():
+            link = tarfile.TarInfo(f"{folder}/{name}")
+            link.type, link.linkname = tarfile.SYMTYPE, f"/store/{name}"
+            archive.addfile(link)
+    assert_refused(tmp_path, "has no data_batch_1, data_batch_2")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (pyarrow.array([], "int64"), "has no rows"),
+        (pyarrow.array([1.5]), "label has double"),
+        (pyarrow.array(["3"]), "label has string"),
+        (pyarrow.array([None], "int64"), "label has int64 or gaps"),
+    ],
+)
+def test_parquet_files_without_integer_labels_are_refused(labels, message, tmp_path):
+    picture = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(picture, "PNG")
+    cells = pyarrow.array([picture.getvalue()] * len(labels), "binary")
+    for split in ("train", "test"):
+        table = pyarrow.table({"img": cells, "label": labels})
+        parquet.write_table(table, tmp_path / f"{split}-0.parquet")
+    assert_refused(tmp_path, message)
+
+
+def test_a_picture_of_any_size_is_refused_in_one_line(tmp_path, recwarn):
+    picture = io.BytesIO()
+    Image.new("L", (12_000, 10_000)).save(picture, "PNG", compress_level=1)
+    table = pyarrow.table({"img": [picture.getvalue()], "label": [1]})
+    parquet.write_table(table, tmp_path / "train-0.parquet")
+    parquet.write_table(table, tmp_path / "test-0.parquet")
+    assert_refused(tmp_path, r"a picture is L, \(12000, 10000\)")
+    assert not recwarn.list
 
 
 def test_other_parquet_files_are_refused(tmp_path, monkeypatch):
@@ -345,6 +386,11 @@ def test_the_usual_places_are_searched_and_named(tmp_path, monkeypatch, capsys):
     assert "passed over: data/cifar-10-batches-py/data_batch_2 is not" in out
     assert f"from {keras} (pickled)" in out
     assert_refused(tmp_path / "elsewhere" / "data", "data_batch_2 is not the official")
+    own = home / "tensorflow_datasets" / "cifar-10-batches-py"
+    write(own, batches("cifar10") | {"data_batch_2": b""})
+    assert load("").fingerprint == wanted
+    assert f"passed over: {own}/data_batch_2 is not" in capsys.readouterr().out
+    shutil.rmtree(own.parent)
     with pytest.raises(InputError, match="not prepared"):
         load(tmp_path / "none", "cifar10:2.0.0")
     assert load(tmp_path / "none", "cifar10:3.0.2").fingerprint == wanted
@@ -402,13 +448,14 @@ def test_a_mirror_gives_the_archive_which_is_kept(tmp_path, mirror, monkeypatch)
     monkeypatch.setattr(cifar, "reachable", lambda url: url.startswith(address))
     name = "cifar-10-binary.tar.gz"
     pack(tmp_path / "served" / name, "cifar-10-batches-bin", binary("cifar10"))
-    for i, url in enumerate((address, f"{address}/", f"{address}/{name}")):
-        root = tmp_path / str(i)
+    for i, end in enumerate(("", "/", f"/{name}", f"/{name}?key=a/b")):
+        root, url = tmp_path / f"r{i}", f"{address}{end}"
         found = load(root, mirror=url, download=True)
-        assert asked == [f"/{name}"] and len(found.train.labels) == 5 * BATCH
+        assert asked == [max(end, f"/{name}")]
+        assert len(found.train.labels) == 5 * BATCH
         assert (root / cifar.MANUAL / name).is_file()
         load(root, mirror=url, download=True)
-        assert asked == [f"/{name}"]
+        assert len(asked) == 1
         asked.clear()
     with pytest.raises(MissingDatasetError, match=r"data\.download=False"):
         load(tmp_path / "3", mirror=address)

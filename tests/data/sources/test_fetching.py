@@ -347,12 +347,20 @@ def test_second_address_continues_what_the_first_began(server, second, target, c
     assert said in capfd.readouterr().err
 
 
-def test_server_that_ignores_ranges_starts_anew(server, target):
+def test_server_that_ignores_ranges_loses_nothing(server, target):
     part_of(target, CONTENT[:3000])
+    server.answers(
+        lambda handler: handler.whole(CONTENT[:500], len(CONTENT)),
+        lambda handler: handler.whole(CONTENT),
+    )
+    fetch(target, server.url)
+    assert_fetched(target)
+    assert server.asked == ["bytes=3000-", "bytes=3000-"]
+    target.unlink()
+    part_of(target, OTHER[:3000])
     server.answers(lambda handler: handler.whole(CONTENT))
     fetch(target, server.url)
     assert_fetched(target)
-    assert server.asked == ["bytes=3000-"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ def test_estimate_takes_the_rates_of_the_host():
 
 
 def test_reachable_asks_the_host_or_the_proxy(monkeypatch):
-    for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+    for variable in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(variable.upper(), raising=False)
         monkeypatch.delenv(variable, raising=False)
     asked = []
 
@@ -31,8 +32,14 @@ def test_reachable_asks_the_host_or_the_proxy(monkeypatch):
     assert hosts.reachable(URL)
     monkeypatch.setenv("https_proxy", "http://proxy.local:port")
     assert not hosts.reachable(URL)
+    monkeypatch.setenv("https_proxy", "http://[proxy")
+    assert not hosts.reachable(URL)
+    monkeypatch.delenv("https_proxy")
+    monkeypatch.setenv("ALL_PROXY", "http://proxy.local:3130")
+    assert hosts.reachable(URL)
+    assert not hosts.reachable("https://[a")
     expected = ["www.cs.toronto.edu", 443, "a.org", 8080]
-    expected += ["proxy.local", 3128, "proxy.local", 3129]
+    expected += ["proxy.local", 3128, "proxy.local", 3129, "proxy.local", 3130]
     assert [part for address in asked for part in address] == expected
 
 
