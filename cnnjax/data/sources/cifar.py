@@ -116,12 +116,14 @@ def download(published: Published, root: Path, mirror: str) -> Copy:
         whole = urlsplit(mirror).path.endswith((".gz", ".tgz"))
         urls.insert(0, mirror if whole else f"{mirror.rstrip('/')}/{archive}")
     asked = [url for url in urls if reachable(url)]
+    silent = [str(urlsplit(url).hostname) for url in urls if url not in asked]
     if not asked:
-        hosts = " and ".join(str(urlsplit(url).hostname) for url in urls)
         raise MissingDatasetError(
-            f"{published.name} is not prepared in {root} and {hosts} cannot be"
-            f" reached; {advice(published, root)}"
+            f"{published.name} is not prepared in {root} and {' and '.join(silent)}"
+            f" cannot be reached; {advice(published, root)}"
         )
+    for host in silent:
+        print(f"{host} cannot be reached", flush=True)
 
     def verify(path: Path) -> None:
         _read(published, published.binary, path, with_test=True)

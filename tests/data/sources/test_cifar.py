@@ -443,7 +443,9 @@ def mirror(tmp_path):
         thread.join()
 
 
-def test_a_mirror_gives_the_archive_which_is_kept(tmp_path, mirror, monkeypatch):
+def test_a_mirror_gives_the_archive_which_is_kept(
+    tmp_path, mirror, monkeypatch, capsys
+):
     address, asked = mirror
     monkeypatch.setattr(cifar, "reachable", lambda url: url.startswith(address))
     name = "cifar-10-binary.tar.gz"
@@ -457,6 +459,7 @@ def test_a_mirror_gives_the_archive_which_is_kept(tmp_path, mirror, monkeypatch)
         load(root, mirror=url, download=True)
         assert len(asked) == 1
         asked.clear()
+    assert capsys.readouterr().out.count("www.cs.toronto.edu cannot be reached") == 4
     with pytest.raises(MissingDatasetError, match=r"data\.download=False"):
         load(tmp_path / "3", mirror=address)
     contents = binary("cifar10") | {"test_batch.bin": bytes(3073 * TEST)}
