@@ -62,7 +62,7 @@ def roots(directory: str) -> list[Path]:
     own = backend.home() / "tensorflow_datasets"
     given = (directory, os.environ.get("TFDS_DATA_DIR", ""), own)
     paths = [Path(os.path.expanduser(path)).resolve() for path in given if path]
-    usual = [path.resolve() for path in cifar.usual_places() if path.is_dir()]
+    usual = [path.resolve() for path in cifar.usual_places() if os.path.isdir(path)]
     return list(dict.fromkeys([*paths, *usual]))
 
 
