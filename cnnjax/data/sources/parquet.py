@@ -60,10 +60,7 @@ def read(files: list[Path], label_column: str, side: int) -> tuple[Any, Any]:
             has = pyarrow.parquet.read_schema(path).names
             column = next(name for name in IMAGE_COLUMNS if name in has)
             table = pyarrow.parquet.read_table(path, columns=[column, label_column])
-            found = table[label_column]
-            if found.null_count or not pyarrow.types.is_integer(found.type):
-                raise ValueError(f"{label_column} has {found.type} or gaps")
-            labels.append(np.asarray(found, np.int64))
+            labels.append(_labels(table[label_column].to_numpy()))
             images += [_decode(cell, side) for cell in table[column].to_pylist()]
         except StopIteration:
             raise InputError(
@@ -79,6 +76,12 @@ def read(files: list[Path], label_column: str, side: int) -> tuple[Any, Any]:
     if not images:
         raise InputError(f"{files[0]} has no rows, need some; download it again")
     return np.stack(images), np.concatenate(labels)
+
+
+def _labels(values: np.ndarray) -> np.ndarray:
+    if not np.issubdtype(values.dtype, np.integer):  # gaps make integers floats
+        raise ValueError(f"the labels are {values.dtype}, not integers in each row")
+    return values.astype(np.int64)
 
 
 def _decode(cell: Any, side: int) -> np.ndarray:

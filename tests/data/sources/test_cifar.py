@@ -321,9 +321,9 @@ def test_an_archive_of_links_is_refused(tmp_path):
     ("labels", "message"),
     [
         (pyarrow.array([], "int64"), "has no rows"),
-        (pyarrow.array([1.5]), "label has double"),
-        (pyarrow.array(["3"]), "label has string"),
-        (pyarrow.array([None], "int64"), "label has int64 or gaps"),
+        (pyarrow.array([1.5]), "the labels are float64"),
+        (pyarrow.array(["3"]), "the labels are object"),
+        (pyarrow.array([None, 3], "int64"), "the labels are float64"),
     ],
 )
 def test_parquet_files_without_integer_labels_are_refused(labels, message, tmp_path):

@@ -51,9 +51,9 @@ def another_padding(patch):
     """The convolution is moved by a pixel."""
     original = conv._library_conv
 
-    def moved(x, kernel, pads):
+    def moved(x, kernel, pads, *dtype):
         (top, bottom), columns = pads
-        return original(x, kernel, ((top + 1, bottom - 1), columns))
+        return original(x, kernel, ((top + 1, bottom - 1), columns), *dtype)
 
     patch.setattr(conv, "_library_conv", moved)
 
