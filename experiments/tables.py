@@ -23,6 +23,12 @@ from tabulation import markdown, recording
 
 RESULTS = Path("experiments") / "results"
 READMES = (Path("README.md"), RESULTS / "README.md")
+# Columns of the table of speeds -> what benchmark.py wrote there.
+SPEEDS = {
+    "Zen 5, jax 0.10": "benchmark_jax0.10.json",
+    "Zen 5, jax 0.12": "benchmark_jax0.12.json",
+    "Xeon, jax 0.10": "benchmark_xeon_jax0.10.json",
+}
 
 
 def run(arguments: list[str], add: str, row: str, root: str) -> None:
@@ -88,14 +94,14 @@ def make_tables(results: Path) -> dict[Path, dict[str, str]]:
     }
     search = files.read_json(results / "search_lenet5.json")["runs"]
     speeds = {
-        version: files.read_json(results / f"benchmark_jax{version}.json")["groups"]
-        for version in ("0.10", "0.12")
+        column: files.read_json(results / file)["groups"]
+        for column, file in SPEEDS.items()
     }
     first, second = READMES
     return {
         first: {
             "summary": markdown.summary(rows),
-            "speed": markdown.fastest(speeds["0.10"]),
+            "speed": markdown.fastest(speeds["Zen 5, jax 0.10"]),
         },
         second: {
             "networks": markdown.accuracies(rows, "networks"),

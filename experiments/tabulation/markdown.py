@@ -148,18 +148,18 @@ GROUPS = {
 }
 
 
-def speeds(versions: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns a table of speeds, one column for each version of JAX.
+def speeds(columns: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns a table of speeds, one column for each machine and version of JAX.
 
     A line is a network of this project, with its share of the measured peak of the
     matrix product, or a ratio of two cases: how many times as fast the first one is.
 
     Args:
-        versions: version -> groups of the file that benchmark.py wrote with it.
+        columns: head of a column -> groups of the file that benchmark.py wrote there.
     """
     found: dict[tuple[str, str], dict[str, str]] = {}
-    for version, groups in versions.items():
-        # An older file lacks some groups.
+    for column, groups in columns.items():
+        # Not every file has all groups.
         for group, of in ((k, of) for k, of in GROUPS.items() if k in groups):
             lines = {
                 _ours(name): f"{case['images_per_second']:,.0f} images/s,"
@@ -172,13 +172,12 @@ def speeds(versions: Mapping[str, Mapping[str, Any]]) -> str:
                 other = other.removeprefix(f"{one}, ")
                 lines[f"{one}, against {other}"] = f"{ratio:.2f}"
             for what, text in sorted(lines.items()):
-                found.setdefault((of, what), {})[version] = text
-    heads = ("of", "what", *(f"jax {version}" for version in versions))
+                found.setdefault((of, what), {})[column] = text
     return markdown(
-        heads,
+        ("of", "what", *columns),
         [
-            (*line, *(by_version.get(version, "") for version in versions))
-            for line, by_version in found.items()
+            (*line, *(by_column.get(column, "") for column in columns))
+            for line, by_column in found.items()
         ],
     )
 
