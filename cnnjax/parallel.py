@@ -15,7 +15,6 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "data"
-MODES = ("jit", "pmap")
 
 # With fewer images per device, collectives cost more time than further devices save.
 MIN_IMAGES_PER_DEVICE = 25
@@ -41,7 +40,7 @@ class Partitioner:
 
     Attributes:
         mesh: one axis, `AXIS`; from `make_mesh`.
-        mode: one of `MODES`; several seeds or several processes need "jit".
+        mode: "jit" or "pmap"; several seeds or several processes need "jit".
         num_seeds: how many networks are trained at once; if more than one, a multiple
             of the number of devices.
         vmap_seeds: whether a device batches its seeds by `jax.vmap`, or else loops.

@@ -1,5 +1,6 @@
 """Every field of a configuration, with its default, unit and range."""
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
@@ -60,12 +61,11 @@ def _keep(default: float) -> Field:
     return Field(default, "a probability in (0, 1]", lambda v: 0 < v <= 1)
 
 
-def _host(address: str) -> str:
-    try:
-        parts = urlsplit(address)
-        return parts.hostname or "" if parts.scheme in ("http", "https") else ""
-    except ValueError:
-        return ""
+def _is_address(text: str) -> bool:
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname)
+    return False
 
 
 def _flag(default: bool) -> Field:
@@ -91,7 +91,7 @@ FIELDS = {
     "data.mirror": Field(
         "",
         "http(s)://..., a folder with the set's archives; '' for none",
-        lambda v: v == "" or _host(v) != "",
+        lambda v: v == "" or _is_address(v),
         is_new=True,
     ),
     # Decoded pictures are kept in the user's cache folder for the next start.

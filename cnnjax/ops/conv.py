@@ -133,8 +133,7 @@ def _kernel_gradient(
     is_known = all(isinstance(n, int) for n in (*x.shape, *g.shape))
     # Where the kernel is larger than `g`, to add to its gradient takes more than helps.
     if is_known and x.size and g.size > num_weights:
-        fitting = CACHE_BYTES * batch // (g.size * g.dtype.itemsize)
-        size = min(batch, max(1, fitting))
+        size = min(batch, max(1, CACHE_BYTES * batch // (g.size * g.dtype.itemsize)))
         return chunks.sum_chunks(one_chunk, (x, g), size).astype(x.dtype)
     return one_chunk(x, g).astype(x.dtype)
 

@@ -1,6 +1,5 @@
 """Claims about speed, measured on the current machine."""
 
-import jax
 import numpy as np
 
 from chapter.checks import Check, contrast
@@ -9,7 +8,7 @@ from chapter.row import Also, Outcome, Row
 from cnnjax.ops import conv
 from cnnjax.run import make_run
 from speed import ours
-from speed.operations import gradient_case
+from speed.operations import conv1, gradient_case
 from speed.timing import alternate
 
 GTX_1080 = 1800  # images per second, the chapter's figure
@@ -51,11 +50,6 @@ def _conv_share(lab: Lab) -> Outcome:
     batch_size, params = config.train.batch_size, run.abstract_state().params
     kernels = [params[layer]["kernel"].shape for layer in ("conv1", "conv2")]
     pictures, maps = (batch_size, *run.input_shape), (batch_size, 12, 12, 64)
-
-    def conv1(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        # The first layer needs no gradient for its input images.
-        return conv.conv(jax.lax.stop_gradient(x), kernel)
-
     cases = [
         ours.train_case("step", run),
         gradient_case("conv1", conv1, [pictures, kernels[0]]),

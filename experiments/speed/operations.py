@@ -32,9 +32,6 @@ def cases(batch_size: int) -> tuple[list[Case], list[tuple[str, str]]]:
     def in_scan(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return jax.lax.map(lambda x: conv.conv(x, kernel), x[None])[0]
 
-    def conv1(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return conv.conv(jax.lax.stop_gradient(x), kernel)
-
     def padded_conv1(x: jax.Array, kernel: jax.Array) -> jax.Array:
         more = (0, 1)
         x = jnp.pad(jax.lax.stop_gradient(x), ((0, 0), (0, 0), (0, 0), more))
@@ -67,6 +64,15 @@ def cases(batch_size: int) -> tuple[list[Case], list[tuple[str, str]]]:
         ("conv1 padded to 4 channels", "conv1"),
     ]
     return found, pairs
+
+
+def conv1(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Returns the first layer's convolution, without a gradient for its pictures.
+
+    It maps `x` [batch, height, width, in] and `kernel` [height, width, in, out] to
+    [batch, height, width, out], as `conv.conv`.
+    """
+    return conv.conv(jax.lax.stop_gradient(x), kernel)
 
 
 def gradient_case(

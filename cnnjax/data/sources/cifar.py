@@ -80,11 +80,11 @@ def usual_places() -> list[Path]:
     """
     home = backend.home()
     hugging_face = os.environ.get("HF_HOME") or home / ".cache" / "huggingface"
-    hub = Path(os.environ.get("HF_HUB_CACHE") or Path(hugging_face, "hub"))
-    hub = Path(os.path.expanduser(hub))
+    hub = os.environ.get("HF_HUB_CACHE") or Path(hugging_face, "hub")
     own = os.environ.get("TFDS_DATA_DIR") or home / "tensorflow_datasets"
+    hub, own = (Path(os.path.expanduser(path)) for path in (hub, own))
     return [
-        Path(os.path.expanduser(own)),
+        own,
         Path("data"),
         home / ".keras" / "datasets",
         *(

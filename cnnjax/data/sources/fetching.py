@@ -183,16 +183,12 @@ def _receive(url: str, part: Path) -> bool:
         # A server without ranges sends again what is there, which is passed over: if it
         # breaks off, nothing is lost.
         again = had - start if total is None or total >= had else 0
-        size, start = start + again, start + again
+        size = start = start + again
         with (
             part.open("ab" if start else "wb") as file,
             _progress(start, total) as show,
         ):
-            for piece in _pieces(response):
-                passed = min(again, len(piece))
-                again, piece = again - passed, piece[passed:]
-                if not piece:
-                    continue
+            for piece in _pieces(response, again):
                 file.write(piece)
                 file.flush()  # what came is kept even if the process is killed
                 size += len(piece)
@@ -240,11 +236,13 @@ def _check(response: requests.Response, part: Path, had: int) -> tuple[int, int 
     return had, None if left is None else had + left
 
 
-def _pieces(response: requests.Response) -> Iterator[bytes]:
-    """Yields the body as it arrives; raises _BrokenOffError if it ends early."""
+def _pieces(response: requests.Response, again: int) -> Iterator[bytes]:
+    """Yields the body after `again` bytes; raises _BrokenOffError if it ends early."""
     try:
         while piece := response.raw.read1(PIECE, decode_content=False):
-            yield piece
+            if new := piece[again:]:
+                yield new
+            again = max(0, again - len(piece))
     except urllib3.exceptions.TimeoutError as error:
         raise _BrokenOffError(f"sent nothing for {READ_SECONDS:g} s") from error
     except urllib3.exceptions.HTTPError as error:

@@ -61,7 +61,10 @@ def read(files: list[Path], label_column: str, side: int) -> tuple[Any, Any]:
             column = next(name for name in IMAGE_COLUMNS if name in has)
             table = pyarrow.parquet.read_table(path, columns=[column, label_column])
             labels.append(_labels(table[label_column].to_numpy()))
-            images += [_decode(cell, side) for cell in table[column].to_pylist()]
+            with warnings.catch_warnings():
+                # Its size is refused anyway.
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                images += [_decode(cell, side) for cell in table[column].to_pylist()]
         except StopIteration:
             raise InputError(
                 f"{path} has the columns {', '.join(has)}; {' or '.join(IMAGE_COLUMNS)}"
@@ -86,10 +89,7 @@ def _labels(values: np.ndarray) -> np.ndarray:
 
 def _decode(cell: Any, side: int) -> np.ndarray:
     encoded = cell["bytes"] if isinstance(cell, dict) else cell
-    ignored = warnings.catch_warnings(
-        action="ignore", category=Image.DecompressionBombWarning
-    )
-    with ignored, Image.open(io.BytesIO(encoded), formats=("PNG",)) as picture:
+    with Image.open(io.BytesIO(encoded), formats=("PNG",)) as picture:
         if picture.size != (side, side) or picture.mode != "RGB":
             raise ValueError(f"a picture is {picture.mode}, {picture.size}")
         return np.asarray(picture)

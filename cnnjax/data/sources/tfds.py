@@ -88,10 +88,10 @@ def load(
             " need TFDS's data folder; make it, correct the variable or unset it"
         )
     if os.path.isfile(root):
-        what = f"data.dir={directory}" if directory else f"{root} as the data folder"
         raise InputError(
-            f"got {what}, which is a file, need a folder; name the one"
-            " that it lies in, or for an .npz file set data.source=npz and data.file"
+            f"got data.dir={directory or root}, which is a file, need a folder; name"
+            " the one that it lies in, or for an .npz file set data.source=npz and"
+            " data.file"
         )
 
     def find(place: Path) -> Copy | None:

@@ -38,8 +38,11 @@ def test_reachable_asks_the_host_or_the_proxy(monkeypatch):
     monkeypatch.setenv("ALL_PROXY", "http://proxy.local:3130")
     assert hosts.reachable(URL)
     assert not hosts.reachable("https://[a")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.0/8")
+    assert hosts.reachable("https://127.0.0.1/a")
     expected = ["www.cs.toronto.edu", 443, "a.org", 8080]
     expected += ["proxy.local", 3128, "proxy.local", 3129, "proxy.local", 3130]
+    expected += ["127.0.0.1", 443]
     assert [part for address in asked for part in address] == expected
 
 
