@@ -1,9 +1,11 @@
 """Splits the work on a batch into chunks that fit in a CPU core's cache."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 
 T = TypeVar("T")
 
@@ -25,16 +27,34 @@ def split(x: jax.Array, size: int) -> jax.Array:
     return x.reshape(-1, size, *x.shape[1:])
 
 
-def map_chunks(f: Callable[[jax.Array], T], x: jax.Array, size: int) -> T:
+def map_chunks(
+    f: Callable[[jax.Array], T], x: jax.Array, size: int, filler: jax.Array
+) -> T:
     """Returns `f(x)`, computed chunk by chunk.
+
+    The arrays that take the results are first filled with a scalar that is known as
+    late as `x`. `jax.lax.map` fills them with zeros, and XLA does that for all loops of
+    a step as the step starts, for one device after the other: the first to compute then
+    waits for the others, up to 2 ms of 42 (a step of CifarCNN on two cores).
 
     Args:
         f: maps [size, ...] to arrays [size, ...], and each image independently.
         x: [batch, ...].
         size: number of images in a chunk, a divisor of `batch`.
+        filler: any scalar that depends on all that `f(x)` depends on.
     """
-    out = jax.lax.map(f, split(x, size))
-    return jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), out)
+    f = jax.jit(f)  # so that it is traced once, for its shapes and for the loop
+
+    def array(y: jax.ShapeDtypeStruct) -> jax.Array:
+        return jnp.broadcast_to(filler.astype(y.dtype), (len(x), *y.shape[1:]))
+
+    def one_chunk(i: jax.Array, out: T) -> T:
+        part = f(jax.lax.dynamic_slice_in_dim(x, i * size, size))
+        write = partial(jax.lax.dynamic_update_slice_in_dim, axis=0)
+        return jax.tree.map(lambda y, new: write(y, new, i * size), out, part)
+
+    out: T = jax.tree.map(array, jax.eval_shape(f, x[:size]))
+    return jax.lax.fori_loop(0, len(x) // size, one_chunk, out)
 
 
 def sum_chunks(

@@ -88,7 +88,9 @@ def _pool_fwd(
         return whole(x)
     image_bytes = x.size // batch * x.dtype.itemsize
     chunk = chunks.chunk_size(batch, image_bytes, CACHE_BYTES)
-    in_chunks = functools.partial(chunks.map_chunks, whole, size=chunk)
+    in_chunks = functools.partial(
+        chunks.map_chunks, whole, size=chunk, filler=x[0, 0, 0, 0]
+    )
     return jax.lax.platform_dependent(x, cpu=in_chunks, default=whole)
 
 

@@ -68,7 +68,8 @@ def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
         out = _along_two_axes(_A.T, products.reshape(*tiles.shape[:-1], features))
         return _join_tiles(out)[:, :height, :width]
 
-    return chunks.map_chunks(one_chunk, x, _chunk_size(x.shape, features))
+    filler = x[0, 0, 0, 0] * kernel[0, 0, 0, 0]
+    return chunks.map_chunks(one_chunk, x, _chunk_size(x.shape, features), filler)
 
 
 def kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:

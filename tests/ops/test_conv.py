@@ -135,6 +135,19 @@ def test_shard_map_checks_it() -> None:
         want = numpy_conv_and_vjp(x, kernel, g, "SAME")[2]
         assert_close([jax.jit(mapped)(kernel, x, g)], [want], 1e-5)
 
+        # A kernel of its own on each device, and the same pictures.
+        kernels = np.stack([kernel, 2 * kernel])
+        each = jax.shard_map(
+            lambda kernels, x: conv(x, kernels[0]),
+            mesh=mesh,
+            in_specs=(cut, whole),
+            out_specs=cut,
+        )
+        want = numpy_conv_and_vjp(x, kernel, g, "SAME")[0]
+        assert_close(
+            [jax.jit(each)(kernels, x)], [np.concatenate([want, 2 * want])], 1e-5
+        )
+
 
 def test_unusual_shapes_have_gradients() -> None:
     none = conv_and_vjp(
