@@ -23,7 +23,7 @@ def run(arguments: list[str], name: str, dir: str, grid: str) -> None:
     # Imported here, so that --help does not wait for them.
     from cnnjax.data import inspection
     from cnnjax.data.sources import download
-    from cnnjax.reporting import tables
+    from printing import datasets
 
     searched = inspection.roots(dir)
     holds_sets = dir and inspection.find(searched[0])
@@ -31,14 +31,14 @@ def run(arguments: list[str], name: str, dir: str, grid: str) -> None:
         if grid:
             raise InputError("got --grid without a set, need one; name it with --name")
         found = [one for root in searched for one in inspection.find(root)]
-        tables.print_found(found)
+        datasets.print_found(found)
         print(f"looked in {', '.join(map(str, searched))}")
         present = {one.name.partition(":")[0] for one in found}
         for missing in sorted(set(SCRIPTS_OWN) - present):
             print(f"missing: {missing}, {download.where_to_get(missing, searched[0])}")
         return
     dataset = inspection.load(name, dir)
-    tables.print_dataset(dataset)
+    datasets.print_dataset(dataset)
     if grid:
         from cnnjax.reporting import drawings
 

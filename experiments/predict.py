@@ -61,7 +61,7 @@ def run(
     from cnnjax import exporting
     from cnnjax.data.sources import pictures
     from cnnjax.network import WEIGHTS, in_batches, load_network, pretrained_path
-    from cnnjax.reporting import tables
+    from printing import predictions
 
     about: dict[str, Any]
     if export and not export.endswith(WEIGHTS):
@@ -119,13 +119,13 @@ def run(
     if paths:
         found = in_batches(probabilities, images, BATCH_SIZE)
         results: list[dict[str, Any]] = [
-            {"file": str(path), "top": tables.top(row, names, top_k)}
+            {"file": str(path), "top": predictions.top(row, names, top_k)}
             for path, row in zip(paths, found, strict=True)
         ]
         if saliency and saliencies is not None:
             maps = in_batches(saliencies, images, BATCH_SIZE)
-            tables.save_saliencies(Path(saliency), results, images, maps)
-        show = tables.print_json if json else tables.print_table
+            predictions.save_saliencies(Path(saliency), results, images, maps)
+        show = predictions.print_json if json else predictions.print_table
         show(about, results)
     if problems:
         raise InputError(

@@ -165,7 +165,7 @@ def test_numbers_to_hold() -> None:
         found for text in texts.values() for found in parameters(ast.parse(text))
     )
     measured = {
-        "lines": (sum(lines.values()), 14_725),
+        "lines": (sum(lines.values()), 14_615),
         "files": (len(lines), 88),
         "files directly in it": (sum("/" not in name for name in lines), 20),
         "lines of the core": (

@@ -1,0 +1,1 @@
+"""What `predict.py` and `inspect_data.py` print and write."""
