@@ -44,16 +44,16 @@ def map_chunks(
         filler: any scalar that depends on all that `f(x)` depends on.
     """
     f = jax.jit(f)  # so that it is traced once, for its shapes and for the loop
-
-    def array(y: jax.ShapeDtypeStruct) -> jax.Array:
-        return jnp.broadcast_to(filler.astype(y.dtype), (len(x), *y.shape[1:]))
+    out: T = jax.tree.map(
+        lambda y: jnp.full((len(x), *y.shape[1:]), filler, y.dtype),
+        jax.eval_shape(f, x[:size]),
+    )
 
     def one_chunk(i: jax.Array, out: T) -> T:
         part = f(jax.lax.dynamic_slice_in_dim(x, i * size, size))
         write = partial(jax.lax.dynamic_update_slice_in_dim, axis=0)
         return jax.tree.map(lambda y, new: write(y, new, i * size), out, part)
 
-    out: T = jax.tree.map(array, jax.eval_shape(f, x[:size]))
     return jax.lax.fori_loop(0, len(x) // size, one_chunk, out)
 
 
