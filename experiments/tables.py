@@ -28,6 +28,7 @@ SPEEDS = {
     "Zen 5, jax 0.10": "benchmark_jax0.10.json",
     "Zen 5, jax 0.12": "benchmark_jax0.12.json",
     "Xeon, jax 0.10": "benchmark_xeon_jax0.10.json",
+    "Xeon, jax 0.12": "benchmark_xeon_jax0.12.json",
 }
 
 
