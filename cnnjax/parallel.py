@@ -68,7 +68,7 @@ class Partitioner:
 
     @property
     def axis_name(self) -> str | None:
-        """The axis that a step sums over; None where devices do not share a batch."""
+        """The axis that a step sums over; None where each batch is on one device."""
         return AXIS if self.num_seeds == 1 and self.mesh.size > 1 else None
 
     @property

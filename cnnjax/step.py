@@ -71,7 +71,7 @@ def make_train_step(recipe: Recipe, axis_name: str | None = None) -> TrainStep:
         grads, (sums, collections) = jax.grad(loss_per_row, has_aux=True)(state.params)
         grads, sums = _sum_over(axis_name, (grads, sums))
         count = sums.count
-        # Of the sums: XLA would write the gradients to memory once more for it.
+        # Before they are scaled: XLA would write the scaled ones to memory for this.
         squares = sum(map(losses.sum_of_squares, jax.tree.leaves(grads)))
         # In the dtype of each, in which it is exactly 1 where nothing is padding.
         grads = jax.tree.map(lambda g: g * (rows / count.astype(g.dtype)), grads)
