@@ -84,7 +84,7 @@ def _pool_fwd(
     )
     batch = x.shape[0]
     overlap = window[0] > strides[0] or window[1] > strides[1]
-    if not overlap or not isinstance(batch, int) or batch == 0:
+    if not overlap or not isinstance(batch, int) or x.size == 0:
         return whole(x)
     image_bytes = x.size // batch * x.dtype.itemsize
     chunk = chunks.chunk_size(batch, image_bytes, CACHE_BYTES)

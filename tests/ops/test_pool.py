@@ -55,6 +55,15 @@ def test_small_floats_keep_their_dtype(dtype: jnp.dtype) -> None:
     check_equals_flax(x, (3, 3), (2, 2), "SAME")
 
 
+@pytest.mark.parametrize("shape", [(0, 6, 6, 2), (3, 6, 6, 0)])
+def test_without_pictures_or_channels_there_is_nothing(shape: tuple[int, ...]) -> None:
+    def total(x: jax.Array) -> jax.Array:
+        return max_pool(x, (3, 3), (2, 2)).sum()
+
+    value, gradient = jax.value_and_grad(total)(jnp.zeros(shape))
+    assert value == 0 and gradient.shape == shape
+
+
 def test_nan_is_not_hidden() -> None:
     x = jnp.zeros((1, 6, 6, 1)).at[0, 3, 3, 0].set(jnp.nan)
     np.testing.assert_array_equal(
