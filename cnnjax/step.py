@@ -21,8 +21,8 @@ from cnnjax.state import TrainState
 # The metrics that a training step returns.
 METRICS = ("loss", "cross_entropy", "l2", "accuracy", "grad_norm")
 
-# Arrays of at most so many elements are joined before the devices sum them: a copy takes
-# less time than waiting for each other once more.
+# Arrays of at most so many elements are joined before the devices sum them: a copy
+# takes less time than waiting for each other once more.
 SMALL = 1 << 17
 
 Batch = Mapping[str, jax.Array]
