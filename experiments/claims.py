@@ -2,8 +2,8 @@
 
 python experiments/claims.py --budget=quick --only=size,arithmetic
 
---budget=NAME     quick (minutes), standard (a night to a day on two cores) or full
-                  [standard]
+--budget=NAME     quick (minutes), standard (a night to a day on two cores) or full (for
+                  a GPU) [standard]
 --only=ROWS       some rows, with commas [all]
 --cifar=NAME      TFDS set in place of CIFAR-10 [cifar10]
 --mnist=NAME      TFDS set in place of MNIST [mnist]

@@ -137,26 +137,31 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the rows as Markdown: the table, then a list of the other quantities."""
-    lines = [
-        f"| {' | '.join(HEADS)} |",
-        f"|{'---|' * len(HEADS)}",
-        *(f"| {' | '.join(line)} |" for line in _rows(rows)),
-    ]
-    besides = []
+    """Returns the rows as Markdown: the claims, what was run, the other quantities."""
+    runs, besides = [], []
     for row in rows:
-        texts = [_beside(also, row["n"]) for also in row["also"]]
-        if row["note"]:
-            texts.append(row["note"].rstrip("."))
-        if texts:
-            besides.append(f"- `{row['row']}` ({row['what']}): {'; '.join(texts)}.")
-    return "\n".join([*lines, "", *besides])
+        note = f" {row['note'].rstrip('.')}." if row["note"] else ""
+        runs.append(f"- `{row['row']}`: {row['what']}.{note}")
+        for i, also in enumerate(row["also"]):
+            name = "" if i else row["row"]
+            besides.append((name, also["what"], _beside(also, row["n"])))
+    parts = [_table(HEADS, _rows(rows)), runs]
+    if besides:
+        parts.append(_table(("row", "not judged", "measured"), besides))
+    return "\n\n".join("\n".join(part) for part in parts)
+
+
+def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the lines of a table in Markdown."""
+    between = f"|{'---|' * len(heads)}"
+    head, *rest = (f"| {' | '.join(line)} |" for line in (heads, *lines))
+    return [head, between, *rest]
 
 
 def _beside(also: Mapping[str, Any], n: int) -> str:
     """Formats a quantity beside a claim, with its n where the claim has another."""
     own = len(also["values"])
-    return f"{also['what']} {figure(also)}" + (f" (n = {own})" if 1 < own != n else "")
+    return figure(also) + (f" (n = {own})" if 1 < own != n else "")
 
 
 def write_readme(rows: Sequence[Mapping[str, Any]], readme: Path) -> bool:

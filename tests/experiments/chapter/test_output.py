@@ -62,7 +62,7 @@ def test_the_data_set_is_named_beside_its_figures(row: dict) -> None:
     first = text.splitlines()[2]
     assert "cifar100 (standard, n = 3, 3,000 steps)" in first
     assert first.rstrip(" |").endswith("another data set; cifar10 would do")
-    assert "beside it 70.00%" in text and "A note." in text
+    assert "| beside it | 70.00%" in text and "A note." in text
     assert all(line.count("|") == 8 for line in text.splitlines()[:6])
 
 
@@ -93,7 +93,7 @@ def test_the_readme_gets_the_table_and_keeps_the_rest(
     assert output.write_readme([row], readme)  # and again
     text = readme.read_text()
     assert text.startswith("before\n") and text.endswith("after\n")
-    assert text.count("cifar-short") == 2 and "\nold\n" not in text
+    assert text.count("cifar-short") == 3 and "\nold\n" not in text
 
 
 @pytest.mark.parametrize(
