@@ -352,7 +352,8 @@ def _flushed(code: int) -> int:
 
 def _complain(error: object, code: int) -> int:
     try:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        said = str(error) or type(error).__name__
+        print(f"error: {said}", file=sys.stderr, flush=True)
     except OSError:
         signals.discard(sys.stderr)
     return code

@@ -8,11 +8,12 @@ import jax
 import numpy as np
 
 from cnnjax.data.dataset import Split, checked
+from cnnjax.errors import InputError
 from cnnjax.metrics import Metrics, with_spread
 from cnnjax.models.forward import Variables
 from cnnjax.parallel import Part, Partitioner, make_mesh
 from cnnjax.recipe import Recipe
-from cnnjax.runtime.clocks import Clocks
+from cnnjax.runtime.clocks import Clocks, Compiled
 from cnnjax.state import TrainState
 from cnnjax.step import make_eval_step
 
@@ -42,7 +43,7 @@ class Evaluator:
     """Counts the correct predictions of one network, or of several, on a split.
 
     The step is compiled once: every batch has `batch_size` images, rounded up to a
-    multiple of the devices, but on a CPU at most `MAX_IMAGES_PER_CPU` times as many.
+    multiple of the devices, but on a CPU at most `MAX_IMAGES_PER_CPU` for each device.
     """
 
     def __init__(
@@ -64,12 +65,12 @@ class Evaluator:
         if partitioner.platform == "cpu":
             each = min(each, MAX_IMAGES_PER_CPU)
         self._batch_size = each * partitioner.num_devices
-        self._partitioner, self._clocks = partitioner, clocks
+        self._partitioner = partitioner
         step = make_eval_step(
             recipe, num_views=num_views, top_k=top_k, axis_name=partitioner.axis_name
         )
-        self._step = partitioner.compile(step, Part.STATE, Part.EVALUATION_BATCH)
-        self._compiled: Any = None
+        compiled = partitioner.compile(step, Part.STATE, Part.EVALUATION_BATCH)
+        self._step = Compiled(compiled, clocks)
 
     def __call__(self, variables: Variables, split: Split) -> Metrics:
         """Returns the sums over all images of `split`, float64 on the host.
@@ -84,9 +85,8 @@ class Evaluator:
         for batch in padded_batches(split, self._batch_size):
             mine = {name: values[rows] for name, values in batch.items()}
             placed = self._partitioner.put_batch(mine)
-            if self._compiled is None:
-                self._compiled = self._clocks.compile(self._step, variables, placed)
-            sums.append(self._compiled(variables, placed))
+            self._step.prepare(variables, placed)
+            sums.append(self._step(variables, placed))
             self._partitioner.wait_for(sums[-1])
         total = jax.tree.map(
             lambda *leaves: np.sum(leaves, axis=0, dtype=np.float64),
@@ -146,8 +146,8 @@ def evaluate(
         same as `ema/...` if the recipe keeps a moving average of the weights.
 
     Raises:
-        InputError: the split is empty or not as `Split` says, or a label is beyond the
-            classes of a network with a field `num_classes`.
+        InputError: the split is empty or not as `Split` says, a label is beyond the
+            network's `num_classes`, or a number is out of range.
 
     Example:
         >>> data, recipe = cj.load_dataset("digits"), cj.make_recipe(cj.MLP())
@@ -157,6 +157,13 @@ def evaluate(
         (296, ['accuracy', 'correct', 'count', 'loss'])
     """
     split = checked("evaluate", split, getattr(recipe.model, "num_classes", None))
+    crop, side = recipe.preprocessing.crop, min(split.images.shape[1:3])
+    several = num_views in (5, 10) and 0 < crop < side
+    if min(batch_size, top_k) < 1 or not (num_views == 1 or several):
+        raise InputError(
+            f"got {batch_size=}, {top_k=} and {num_views=} of {crop=} in {side} pixels,"
+            " need at least 1, and 1 view, or 5 or 10 of a smaller crop; correct them"
+        )
     partitioner = Partitioner(make_mesh(1))
     evaluator = Evaluator(
         recipe,

@@ -73,7 +73,7 @@ class Network:
         view = augment.standard_view(images, self.preprocessing)
 
         def of_one(variables: Variables) -> jax.Array:
-            return forward(self.model, variables, view)[0]
+            return forward(self.model, variables, view)[0].astype(jnp.float32)
 
         if self.num_seeds == 1:
             return of_one(self.variables)

@@ -163,9 +163,14 @@ def update_ema(ema_params: Any, params: Any, step: jax.Array, decay: float) -> A
     ema + (1 - d) * (params - ema), d = min(decay, (1 + step) / (10 + step)): TF's
     `ExponentialMovingAverage(decay, num_updates=step)`, whose ramp lets the average
     follow quickly at first. `step` is the number of updates, int32 [], including the
-    one that gave `params`; `decay` is in (0, 1).
+    one that gave `params`; `decay` is in (0, 1). Integers are not averaged: the newest
+    are returned.
     """
-    ramp = (1.0 + step) / (10.0 + step)
-    return optax.incremental_update(
-        params, ema_params, 1 - jnp.minimum(jnp.float32(decay), ramp)
-    )
+    rate = 1 - jnp.minimum(jnp.float32(decay), (1.0 + step) / (10.0 + step))
+
+    def of_leaf(new: jax.Array, average: jax.Array) -> jax.Array:
+        if not jnp.issubdtype(new.dtype, jnp.floating):
+            return new
+        return optax.incremental_update(new, average, rate).astype(average.dtype)
+
+    return jax.tree.map(of_leaf, params, ema_params)

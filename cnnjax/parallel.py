@@ -132,10 +132,9 @@ class Partitioner:
         `shard_map` from summing the gradients again.
 
         Several seeds are a loop on each device, or batched by `vmap`, where their
-        weights make grouped convolutions. On a CPU that has a third to two thirds of
-        the images per second; unrolled, the loop is no faster and takes four times as
-        long to compile (CifarCNN, four seeds on two cores). A GPU, which one small
-        network does not fill, may be faster with `vmap`.
+        weights make grouped convolutions: on a CPU a third to two thirds of the images
+        per second; unrolled, the loop is no faster and takes four times as long to
+        compile (CifarCNN, four seeds on two cores). A GPU may be faster with `vmap`.
         """
         donated = (0,) if donate else ()
         cut = {Part.TRAINING_BATCH, Part.EVALUATION_BATCH}

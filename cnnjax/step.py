@@ -58,13 +58,16 @@ def make_train_step(recipe: Recipe, axis_name: str | None = None) -> TrainStep:
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         dropout = prng.from_seed(state.seed, prng.DROPOUT)
         keys = prng.at_positions(dropout, batch["position"])
+        key = jax.random.fold_in(prng.stream(dropout, "whole batch"), state.step)
         # Those of padding too: to sum the mask over the devices here would have them
         # wait for each other twice in a step, 5% of it (CifarCNN, two cores).
         rows = len(batch["mask"]) * (jax.lax.axis_size(axis_name) if axis_name else 1)
 
         def loss_per_row(params: Any) -> tuple[jax.Array, tuple[Metrics, Any]]:
             variables = {**state.variables, "params": params}
-            logits, own = forward(model, variables, batch["image"], keys, axis_name)
+            logits, own = forward(
+                model, variables, batch["image"], keys, axis_name, key
+            )
             per_example = recipe.loss_fn(logits, batch["label"])
             sums = Metrics.of_batch(per_example, logits, batch["label"], batch["mask"])
             return sums.loss / rows, (sums, own or None)

@@ -13,7 +13,7 @@ from cnnjax.metrics import Metrics
 from cnnjax.models.facts import facts_of
 from cnnjax.parallel import Part, Partitioner
 from cnnjax.recipe import Recipe
-from cnnjax.runtime.clocks import Clocks
+from cnnjax.runtime.clocks import Clocks, Compiled
 from cnnjax.state import TrainState
 from cnnjax.step import Batch, make_eval_step, make_multi_step, make_train_step
 
@@ -53,14 +53,14 @@ class StreamedUpdate:
         """
         self._batches, self._partitioner, self._clocks = batches, partitioner, clocks
         axis, parts = partitioner.axis_name, (Part.STATE, Part.TRAINING_BATCH)
-        self._train_step = _Compiled(
+        self._train_step = Compiled(
             partitioner.compile(make_train_step(recipe, axis), *parts, donate=True),
             clocks,
         )
-        self._clean_step: _Compiled | None = None
+        self._clean_step: Compiled | None = None
         if facts_of(recipe.model).has_dropout:
             clean = make_eval_step(recipe, axis_name=axis, prepared=True)
-            self._clean_step = _Compiled(partitioner.compile(clean, *parts), clocks)
+            self._clean_step = Compiled(partitioner.compile(clean, *parts), clocks)
         self._ahead: dict[str, jax.Array] | None = None
 
     def _next_batch(self) -> dict[str, jax.Array] | None:
@@ -126,13 +126,13 @@ class ResidentUpdate:
         make_batch = partial(batching.make_batch, preprocessing=recipe.preprocessing)
         step = make_multi_step(make_train_step(recipe, axis), make_batch)
         parts = (Part.STATE, Part.TRAINING_BATCH, Part.WHOLE)
-        self._multi_step = _Compiled(
+        self._multi_step = Compiled(
             partitioner.compile(step, *parts, Part.WHOLE, donate=True), clocks
         )
-        self._clean_step: _Compiled | None = None
+        self._clean_step: Compiled | None = None
         if facts_of(recipe.model).has_dropout:
             clean = _clean_step_of(recipe, make_batch, axis)
-            self._clean_step = _Compiled(partitioner.compile(clean, *parts), clocks)
+            self._clean_step = Compiled(partitioner.compile(clean, *parts), clocks)
 
     def __call__(
         self, state: TrainState, steps: range, *, fetch: bool
@@ -157,21 +157,6 @@ class ResidentUpdate:
             metrics = _settle(metrics, self._partitioner, fetch)
         metrics = {name: values[..., : len(steps)] for name, values in metrics.items()}
         return state, _with_clean_accuracy(metrics, clean)
-
-
-class _Compiled:
-    """A step that is compiled for its first arguments and refuses other shapes."""
-
-    def __init__(self, step: Any, clocks: Clocks) -> None:
-        self._step, self._clocks = step, clocks
-        self._compiled: Any = None
-
-    def prepare(self, *arguments: Any) -> None:
-        if self._compiled is None:
-            self._compiled = self._clocks.compile(self._step, *arguments)
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self._compiled(*arguments)
 
 
 def _clean_step_of(

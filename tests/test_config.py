@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from cnnjax import config
 from cnnjax import models as networks
+from cnnjax.config import schema
 from cnnjax.errors import InputError
 from cnnjax.run import abstract_state, recipe_of
 from cnnjax.workdir.identity import lasting, make_identity
@@ -26,7 +27,7 @@ MNIST_SHAPE = (28, 28, 1)
 # By arithmetic from the layers, in the tests of the networks.
 NUM_PARAMS = {"base": 1_068_298, "mnist": 3_274_634, "mlp": 238_510}
 
-MODELS = sorted(config.MODEL_FIELDS)
+MODELS = sorted(schema.MODEL_FIELDS)
 ALL_FIELDS = sorted((model, name) for model in MODELS for name in config.fields(model))
 
 
@@ -160,11 +161,13 @@ def test_what_is_left_open_is_what_pays_on_the_platform(
 
 def test_many_seeds_need_the_data_on_the_device_and_jit() -> None:
     chosen = changed("MLP", "num_seeds", 4)
+    for platform in ("cpu", "gpu"):
+        assert config.for_platform(chosen, platform).data.pipeline == "device"
+    chosen.data.pipeline = "tfdata"
     with pytest.raises(
         InputError, match=r"num_seeds=4 with data\.pipeline=tfdata, need"
     ):
-        config.for_platform(chosen, "cpu")
-    config.for_platform(chosen, "gpu")
+        config.validate(chosen)
     chosen.data.pipeline = "device"
     config.validate(chosen)
     chosen.parallel.mode = "pmap"
@@ -392,7 +395,7 @@ def test_a_field_that_an_older_version_lacked(
 ) -> None:
     old = json.loads(json.dumps(config.default_config("CifarCNN").to_dict()))
     identity = make_identity(old, "abc")
-    field = config.Field(default, "a value", lambda value: True, is_new=True)
+    field = schema.Field(default, "a value", lambda value: True, is_new=True)
     monkeypatch.setitem(config.FIELDS, "optim.added", field)
     read = config.from_stored(old)
     assert read.optim.added == default

@@ -242,3 +242,22 @@ def test_a_split_made_by_hand_is_checked(change, message) -> None:
         evaluate(recipe, state, as_lists)
     as_list = Split(split.images, split.labels.tolist())
     assert evaluate(recipe, state, as_list) == evaluate(recipe, state, split)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"batch_size": 0}, "got batch_size=0, top_k=1 and num_views=1 of"),
+        ({"top_k": 0}, "got batch_size=500, top_k=0 and num_views=1 of"),
+        ({"num_views": 0}, "num_views=0 of crop=3 in 4 pixels, need at least 1, and 1"),
+        ({"num_views": 2}, "num_views=2 of crop=3"),
+        ({"num_views": 5, "crop": 0}, "num_views=5 of crop=0 in"),
+        ({"num_views": 10, "crop": 4}, "num_views=10 of crop=4 in 4 pixels, need"),
+    ],
+)
+def test_numbers_out_of_range(numbers, message) -> None:
+    numbers = {"crop": 3} | numbers
+    recipe = make_recipe(Linear(), crop=numbers.pop("crop"))
+    state = init_state(recipe, (4, 4, 1), seed=0)
+    with pytest.raises(InputError, match=message):
+        evaluate(recipe, state, noise(20, seed=0), **numbers)

@@ -22,9 +22,11 @@ SHAPE = (8, 10, 3)
 
 
 class Linear(nn.Module):
+    dtype: jnp.dtype = jnp.dtype(jnp.float32)
+
     @nn.compact
     def __call__(self, images, dropout_keys=None):
-        return nn.Dense(5)(images.reshape(images.shape[0], -1))
+        return nn.Dense(5, dtype=self.dtype)(images.reshape(images.shape[0], -1))
 
 
 def linear(kernel: np.ndarray, **changed) -> Network:
@@ -72,6 +74,14 @@ def test_saliency_of_a_linear_network_is_its_weights(images) -> None:
     expected[:, 2:6, 3:7] = weights[..., likeliest].transpose(2, 0, 1)
     assert len(set(likeliest)) > 1
     np.testing.assert_allclose(saliency, expected, rtol=1e-5)
+
+
+def test_a_network_that_computes_in_bfloat16_answers_in_float32(images) -> None:
+    made = linear(kernel_of(1), model=Linear(jnp.dtype(jnp.bfloat16)))
+    found = made.probabilities(jnp.asarray(images))
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found.sum(-1), 1, atol=1e-6)
+    np.testing.assert_allclose(found, softmax_by_hand(kernel_of(1), images), atol=0.02)
 
 
 def test_probabilities_are_those_of_the_softmax(images) -> None:

@@ -161,6 +161,16 @@ def test_ema_by_hand() -> None:
         np.testing.assert_allclose(ema, value, rtol=1e-6)
 
 
+def test_counters_are_not_averaged_and_types_stay() -> None:
+    old = {"n": jnp.int32(3), "half": jnp.bfloat16(1)}
+    new = {"n": jnp.int32(8), "half": jnp.bfloat16(2)}
+    ema = optimizers.update_ema(old, new, jnp.int32(10**6), 0.5)
+    assert {k: (v.dtype, float(v)) for k, v in ema.items()} == {
+        "n": (jnp.int32, 8.0),
+        "half": (jnp.bfloat16, 1.5),
+    }
+
+
 def test_unknown_names() -> None:
     with pytest.raises(ValueError, match="got schedule 'cyclic', need one of constant"):
         schedule("cyclic")

@@ -11,8 +11,6 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cnnjax.config.schema import FIELDS, check_model, fields
-from cnnjax.config.schema import MODEL_FIELDS as MODEL_FIELDS
-from cnnjax.config.schema import Field as Field
 from cnnjax.errors import InputError
 
 # Steps of a call that a GPU makes by default: about 50 ms where it is fast, so that the
@@ -171,13 +169,15 @@ def for_platform(config: ConfigDict, platform: str) -> ConfigDict:
 
     A GPU is done with a step of these networks before the host has sent a batch or
     started a program: so the data lie in its memory, and many steps are one call.
+    Several seeds need the data there on any platform.
 
     Raises:
         InputError: what has been chosen does not fit the rest of the configuration.
     """
     config, on_gpu = config.copy_and_resolve_references(), platform == "gpu"
     if config.data.pipeline == "auto":
-        config.data.pipeline = "device" if on_gpu else "tfdata"
+        on_device = on_gpu or config.num_seeds > 1
+        config.data.pipeline = "device" if on_device else "tfdata"
     if not config.train.steps_per_call:
         many = on_gpu and config.data.pipeline == "device"
         config.train.steps_per_call = GPU_STEPS_PER_CALL if many else 1

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from cnnjax import prng
+from cnnjax.errors import InputError
 
 # In the order of application; the chapter's (section 5.3) are crop to contrast.
 AFFINE = ("shift", "rotate", "scale")
@@ -57,8 +58,13 @@ class Preprocessing:
     normalise: str
 
     def output_shape(self, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
-        """Returns (height, width, channels) of the network's input."""
+        """Returns (height, width, channels) of the network's input, or InputError."""
         height, width, channels = image_shape
+        if self.crop > min(height, width):
+            what = f"a crop of {self.crop} from pictures of {height}x{width}"
+            raise InputError(
+                f"got {what}, need at most {min(height, width)}; crop less"
+            )
         return (self.crop or height, self.crop or width, channels)
 
 

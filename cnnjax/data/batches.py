@@ -1,5 +1,6 @@
 """Training batches made on the device that holds the data set, without TensorFlow."""
 
+import operator
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Protocol
@@ -107,6 +108,7 @@ def batches(
         (50, 28, 28, 1) 350
         (50, 28, 28, 1) 400
     """
+    seed = operator.index(seed)  # NumPy's would overflow
     if batch_size < 1 or not 0 <= seed < 2**32:
         raise InputError(
             f"got batch_size={batch_size} and seed={seed}, need at least 1 and a seed"

@@ -237,10 +237,9 @@ def load_embedded(name: str, *, with_test: bool = True) -> Dataset:
             f"there is no embedded data set {name!r}; set data.name to "
             f"{' or '.join(EMBEDDED)}, or data.source=tfds"
         )
-    data = embedded.shapes() if name == "shapes" else embedded.digits()
-    train = Split(data.train_images, data.train_labels)
-    test = Split(data.test_images, data.test_labels) if with_test else None
-    return make_dataset(name, "1.0.0", train, test, data.class_names)
+    made = embedded.shapes() if name == "shapes" else embedded.digits()
+    train, test, class_names = made
+    return make_dataset(name, "1.0.0", train, test if with_test else None, class_names)
 
 
 def take_first(dataset: Dataset, train_examples: int) -> Dataset:

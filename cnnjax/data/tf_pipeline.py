@@ -1,5 +1,6 @@
 """Training batches made by tf.data on the host, ahead of the steps that use them."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -81,12 +82,15 @@ def batches(
             "position": step["position"],
         }
 
-    example = next(chunks())
+    made = chunks()
+    first = next(made)
     signature = {
         name: tf.TensorSpec((None, *values.shape[1:]), values.dtype)
-        for name, values in example.items()
+        for name, values in first.items()
     }
-    dataset = tf.data.Dataset.from_generator(chunks, output_signature=signature)
+    dataset = tf.data.Dataset.from_generator(
+        lambda: itertools.chain([first], made), output_signature=signature
+    )
     dataset = dataset.unbatch()
     dataset = dataset.map(make_batch, num_parallel_calls=workers, deterministic=True)
     dataset = dataset.prefetch(PREFETCH_STEPS)

@@ -82,10 +82,13 @@ def _check_network(
     if not jax.tree.leaves(params):
         raise InputError(f"{name} has no parameters, need some to train; add a layer")
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        is_float = jnp.issubdtype(leaf.dtype, jnp.floating)
+        if not is_float or leaf.dtype.itemsize < 4:
+            advice = "compute in fewer bits by dtype, not by param_dtype"
             raise InputError(
                 f"{name} has parameters{jax.tree_util.keystr(path)} of {leaf.dtype},"
-                " need floats; make it a variable of another collection"
+                " need float32; "
+                + (advice if is_float else "make it a variable of another collection")
             )
     with _explained(model, f"{name} cannot be evaluated on {data}"):
         logits, _ = jax.eval_shape(

@@ -57,7 +57,10 @@ class CifarCNN(nn.Module):
 
     @property
     def facts(self) -> Facts:
-        """Facts that training and reports need."""
+        """Facts that training and reports need; ValueError for another activation."""
+        if self.activation not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise ValueError(f"got activation={self.activation!r}, need one of {known}")
         return Facts(
             # The chapter penalises these two (section 5.3; weight 0.004 each).
             penalised=("local3", "local4"),

@@ -4,10 +4,10 @@ The chapter's networks take one dropout key per example. A stock module, written
 Flax's examples are, takes `train` and uses `nn.Dropout` and `nn.BatchNorm`, whose
 results would depend on how a batch is split over devices. Here they do not: each
 example draws its own dropout mask, and batch statistics are those of the global batch.
+What else draws at random has one key for all devices.
 """
 
 import inspect
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,6 +38,7 @@ def forward(
     images: jax.Array,
     keys: jax.Array | None = None,
     axis_name: str | None = None,
+    key: jax.Array | None = None,
 ) -> tuple[jax.Array, dict[str, Any]]:
     """Calls a network on a batch.
 
@@ -49,10 +50,12 @@ def forward(
         keys: for training, one typed dropout key per example, [batch]; None evaluates.
         axis_name: the mapped axis over which batch statistics are taken; None if this
             device has the full batch.
+        key: for training, the key of what a stock module draws for the whole batch, the
+            same on every device; None takes a fixed one.
 
     Returns:
-        logits, float32 [batch, num_classes], and the collections other than the
-        parameters after the call, which only training changes.
+        logits [batch, num_classes], float32 of the chapter's networks, and the
+        collections other than the parameters after the call, which training changes.
     """
     arguments = _arguments(model, keys)
     own = {name: value for name, value in variables.items() if name != "params"}
@@ -66,7 +69,7 @@ def forward(
         logits, changed = model.apply(
             variables,
             images,
-            rngs={"dropout": keys[0]},
+            rngs={"dropout": prng.from_seed(0, prng.DROPOUT) if key is None else key},
             mutable=list(own),
             **arguments,
         )
@@ -107,8 +110,10 @@ Interceptor = Callable[[Any, Any, Any, nn.module.InterceptorContext], Any]
 
 
 def _dropout_by_example(keys: jax.Array) -> Interceptor:
-    """Makes every `nn.Dropout` draw each example's mask from that example's key."""
-    calls: Counter[str] = Counter()  # a module that is called twice draws two masks
+    """Makes every `nn.Dropout` draw each example's mask from that example's key.
+
+    Flax's own key is folded in: it differs between modules, calls and turns of a scan.
+    """
 
     def dropout(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         if not isinstance(context.module, nn.Dropout):
@@ -118,9 +123,8 @@ def _dropout_by_example(keys: jax.Array) -> Interceptor:
         x, rng = given.pop("inputs"), given.pop("rng", None)
         if rng is not None or len(x) != len(keys):  # its first axis is not the batch
             return call(*args, **kwargs)
-        path = "/".join(context.module.path)
-        calls[path] += 1
-        own = jax.vmap(lambda key: prng.stream(key, f"{path} {calls[path]}"))(keys)
+        shared = context.module.make_rng(context.module.rng_collection)
+        own = jax.vmap(jax.random.fold_in, (0, None))(keys, jax.random.bits(shared))
         # A batch axis of length one keeps the axes that `broadcast_dims` refers to.
         masked = jax.vmap(lambda key, row: call(row[None], rng=key, **given)[0])
         return masked(own, x)

@@ -31,37 +31,38 @@ class Layer:
 
 
 def layers(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Layer]:
-    """Returns the layers with weights, in order.
+    """Returns the layers with weights, in order; each once, however often it is called.
 
-    Multiply-adds follow from formulas. A convolution has height * width *
-    kernel_height * kernel_width * in * out, padding included; a dense layer in * out.
-    Any other layer states them as a method `multiply_adds`, or uses each value of its
-    `kernel`, if it has one, at each position of its output. Pooling, normalisation,
-    activations and biases are not counted. The compiler's own analysis omits the
-    padding and does not fit Winograd's convolution.
+    Multiply-adds are of one call, and follow from formulas. A convolution has height *
+    width * kernel_height * kernel_width * in * out, padding included; a dense layer in
+    * out. Any other layer states them as a method `multiply_adds`, or uses each value
+    of its `kernel`, if it has one, at each position of its output. Pooling,
+    normalisation, activations and biases are not counted. The compiler's own analysis
+    omits the padding and does not fit Winograd's convolution.
 
     `input_shape` is (height, width, channels) of the network's input.
     """
-    found: list[Layer] = []
+    found: dict[str, Layer] = {}
 
     def record(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
         out = next_fun(*args, **kwargs)
         module = context.module
         own = [v for v in _weights(module).values() if isinstance(v, jax.Array)]
         if context.method_name == "__call__" and own:
-            # A layer may return several arrays, and take its input by name.
+            # A layer may return several arrays, and take its input by name, or none.
             into, out_of = (
-                np.shape(jax.tree.leaves(values)[0])[1:]
+                np.shape(leaves[0])[1:] if (leaves := jax.tree.leaves(values)) else ()
                 for values in ((args, kwargs), out)
             )
             cost = _multiply_adds(module, into, out_of)
             size = sum(leaf.size for leaf in own)
-            found.append(Layer("/".join(module.path), out_of, size, cost))
+            name = "/".join(module.path)
+            found.setdefault(name, Layer(name, out_of, size, cost))
         return out
 
     with nn.intercept_methods(record):
         jax.eval_shape(lambda: init_variables(model, jax.random.key(0), input_shape))
-    return found
+    return list(found.values())
 
 
 def _multiply_adds(
@@ -83,7 +84,7 @@ def table(found: list[Layer]) -> str:
     total = sum(layer.num_params for layer in found)
     cost = sum(layer.multiply_adds for layer in found)
     rows.append(("all", "", f"{total:,}", f"{cost:,}"))
-    width = max(8, *(len(layer.name) for layer in found))
+    width = max([8, *(len(layer.name) for layer in found)])
     lines = [f"{a:<{width}} {b:>10} {c:>12} {d:>14}" for a, b, c, d in rows]
     lines.append(f"{2 * cost:,} arithmetic operations forward per image")
     return "\n".join(lines)
@@ -92,17 +93,18 @@ def table(found: list[Layer]) -> str:
 def first_kernel(
     model: nn.Module, params: Any, input_shape: tuple[int, int, int]
 ) -> np.ndarray | None:
-    """Returns the kernel of a network's first convolution; None if it has none.
+    """Returns the kernel of a network's first convolution, if it can be shown.
 
-    It is float32 [height, width, in, out]; `input_shape` is as in `layers`.
+    It is float32 [height, width, in, out]; `input_shape` is as in `layers`. None if
+    there is none, or if it reads neither grey nor RGB pictures: 1 or 3 channels.
     """
     for layer in layers(model, input_shape):
         weights = params
         for name in filter(None, layer.name.split("/")):
             weights = weights[name]
-        if np.ndim(weights.get("kernel")) == 4:
-            kernel: np.ndarray = weights["kernel"]
-            return kernel
+        kernel = weights.get("kernel")
+        if np.ndim(kernel) == 4:
+            return kernel if kernel.shape[2] in (1, 3) else None
     return None
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from cnnjax.ops import chunks
 
 Pair = tuple[int, int]
+Pads = tuple[Pair, Pair]  # before and after the rows, and the columns
 CACHE_BYTES = 1 << 20  # half or all of a core's second-level cache on many CPUs
 
 
@@ -20,6 +21,7 @@ def max_pool(
 
     out[n, i, j, c] = max_{a, b} x[n, i * strides[0] + a, j * strides[1] + b, c]
 
+    where x has the values around it that `padding` asks for.
     Value and gradient equal those of `flax.linen.max_pool`: of several largest values
     the first in the window, row by row, receives the gradient. NaN yields NaN.
 
@@ -60,18 +62,20 @@ def max_pool(
             f"{window[0]}x{window[1]} with 'VALID' and a pixel with 'SAME': "
             "use larger pictures or a smaller window"
         )
-    return _pool(x, tuple(window), tuple(strides), padding, size)
+    rows, columns = jax.lax.padtype_to_pads(size, window, strides, padding)
+    pads = (tuple(rows), tuple(columns))
+    return _pool(x, tuple(window), tuple(strides), pads, size)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
 def _pool(
-    x: jax.Array, window: Pair, strides: Pair, padding: str, size: Pair
+    x: jax.Array, window: Pair, strides: Pair, pads: Pads, size: Pair
 ) -> jax.Array:
-    return _pool_fwd(x, window, strides, padding, size)[0]
+    return _pool_fwd(x, window, strides, pads, size)[0]
 
 
 def _pool_fwd(
-    x: jax.Array, window: Pair, strides: Pair, padding: str, size: Pair
+    x: jax.Array, window: Pair, strides: Pair, pads: Pads, size: Pair
 ) -> tuple[jax.Array, jax.Array]:
     """Saves for the gradient only which value was chosen (a byte each), not `x`.
 
@@ -80,7 +84,7 @@ def _pool_fwd(
     again for every window that contains a pixel.
     """
     whole = functools.partial(
-        _largest_and_first, window=window, strides=strides, padding=padding, size=size
+        _largest_and_first, window=window, strides=strides, pads=pads
     )
     batch = x.shape[0]
     overlap = window[0] > strides[0] or window[1] > strides[1]
@@ -95,10 +99,10 @@ def _pool_fwd(
 
 
 def _largest_and_first(
-    x: jax.Array, window: Pair, strides: Pair, padding: str, size: Pair
+    x: jax.Array, window: Pair, strides: Pair, pads: Pads
 ) -> tuple[jax.Array, jax.Array]:
     """Returns each window's largest value and the index of its first occurrence."""
-    planes = _planes(x, window, strides, padding, size)
+    planes = _planes(x, window, strides, pads)
     largest = functools.reduce(jnp.maximum, planes)
     last = len(planes) - 1
     first = jnp.full(largest.shape, last, np.min_scalar_type(last))
@@ -111,7 +115,7 @@ def _largest_and_first(
 def _pool_bwd(
     window: Pair,
     strides: Pair,
-    padding: str,
+    pads: Pads,
     size: Pair,
     first: jax.Array,
     g: jax.Array,
@@ -123,7 +127,6 @@ def _pool_bwd(
     by which value each window chose. Interleaving these planes gives the picture.
     """
     batch, *out_size, channels = g.shape
-    pads = _pads(size, window, strides, padding)
     cells = [
         max(-(-(pads[d][0] + size[d]) // strides[d]), out_size[d]) for d in range(2)
     ]
@@ -161,15 +164,8 @@ def _pool_bwd(
 _pool.defvjp(_pool_fwd, _pool_bwd)
 
 
-def _pads(size: Pair, window: Pair, strides: Pair, padding: str) -> list[Pair]:
-    return jax.lax.padtype_to_pads(size, window, strides, padding)
-
-
-def _planes(
-    x: jax.Array, window: Pair, strides: Pair, padding: str, size: Pair
-) -> list[jax.Array]:
+def _planes(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> list[jax.Array]:
     """Returns, for each place in the window, row by row, the values of all windows."""
-    pads = _pads(size, window, strides, padding)
     lowest = jnp.array(-jnp.inf, x.dtype)
     x = jax.lax.pad(x, lowest, [(0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)])
     spans = [

@@ -89,7 +89,8 @@ def predict(
     @jax.jit
     def probabilities(variables: Variables, images: jax.Array) -> jax.Array:
         views = augment.standard_view(images, recipe.preprocessing)
-        return jax.nn.softmax(forward(recipe.model, variables, views)[0])
+        logits, _ = forward(recipe.model, variables, views)
+        return jax.nn.softmax(logits.astype(jnp.float32))
 
     found = [
         jax.device_get(probabilities(variables, batch["image"]))

@@ -53,20 +53,16 @@ class Board:
         if directory is None:
             return
         from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2
 
         for name, step in (("train", first_step), ("eval", first_step + 1)):
             (directory / name).mkdir(parents=True, exist_ok=True)
             prefix = str(directory / name / "events")
             self._files[name] = EventsWriter(prefix, f".{first_step}")
             if first_step:
-                self._purge(name, step)
-
-    def _purge(self, name: str, step: int) -> None:
-        from tensorboardX.proto import event_pb2
-
-        # TensorBoard then hides the older files' records from this step on.
-        log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        self._write(name, step, session_log=log)
+                # TensorBoard then hides the older files' records from this step on.
+                log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+                self._write(name, step, session_log=log)
 
     def _write(self, name: str, step: int, **what: Any) -> None:
         from tensorboardX.proto import event_pb2
@@ -116,10 +112,6 @@ class Board:
             write(summary=histogram)
             zero = float(np.mean(found == 0))
             write(summary=proto.scalar(f"{layer}/sparsity", zero))
-        self.flush()
-
-    def flush(self) -> None:
-        """Writes buffered records to the files."""
         for file in self._files.values():
             file.flush()
 
@@ -141,8 +133,7 @@ def open_board(
     found = importlib.util.find_spec("tensorboardX") is not None
     if wanted and not found:
         print(HINT, flush=True)
-    here = wanted and found and jax.process_index() == 0
-    board = Board(workdir / FOLDER if here else None, first_step, look)
+    board = Board(workdir / FOLDER if wanted and found else None, first_step, look)
     try:
         yield board
     finally:

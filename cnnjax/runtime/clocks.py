@@ -13,7 +13,7 @@ class Clocks:
 
     Attributes:
         train_seconds: time for waiting for batches and for updates.
-        compile_seconds: time for compiling the training step.
+        compile_seconds: time for compiling the steps of training and evaluation.
     """
 
     train_seconds: float = 0.0
@@ -26,9 +26,21 @@ class Clocks:
         yield
         self.train_seconds += time.perf_counter() - start
 
-    def compile(self, function: Any, *args: Any) -> Any:
-        """Compiles a function from `jax.jit` or `jax.pmap` for the shapes of `args`."""
-        start = time.perf_counter()
-        compiled = function.lower(*args).compile()
-        self.compile_seconds += time.perf_counter() - start
-        return compiled
+
+class Compiled:
+    """A step from `jit` or `pmap`, compiled once for the shapes of its arguments."""
+
+    def __init__(self, step: Any, clocks: Clocks) -> None:
+        self._step, self._clocks = step, clocks
+        self._compiled: Any = None
+
+    def prepare(self, *arguments: Any) -> None:
+        """Compiles the step for the shapes of `arguments`, the first time."""
+        if self._compiled is None:
+            start = time.perf_counter()
+            self._compiled = self._step.lower(*arguments).compile()
+            self._clocks.compile_seconds += time.perf_counter() - start
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Calls the step, which has been prepared."""
+        return self._compiled(*arguments)

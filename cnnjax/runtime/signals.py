@@ -49,9 +49,6 @@ class StopRequest:
         self.signum: int | None = None
         self.error: OSError | None = None
 
-    def __bool__(self) -> bool:
-        return self.signum is not None
-
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:

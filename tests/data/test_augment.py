@@ -10,6 +10,7 @@ import pytest
 from cnnjax import prng
 from cnnjax.data import augment, tf_pipeline
 from cnnjax.data.augment import Preprocessing
+from cnnjax.errors import InputError
 
 CHAPTER = Preprocessing(24, ("crop", "flip", "brightness", "contrast"), "per_image")
 EVERYTHING = Preprocessing(24, augment.DISTORTIONS, "per_image")
@@ -72,6 +73,16 @@ def test_a_nearly_flat_picture_is_not_blown_up() -> None:
     expected[-1] = (1 - 1 / n) * np.sqrt(n)
     found = np.sort(augment.standard_view(one, CHAPTER), axis=None)
     np.testing.assert_allclose(found, expected, rtol=5e-5)
+
+
+def test_a_crop_larger_than_the_pictures_is_refused() -> None:
+    too_large = augment.Preprocessing(40, ("crop",), "unit")
+    need = "got a crop of 40 from pictures of 32x48, need at most 32; crop less"
+    with pytest.raises(InputError, match=need):
+        too_large.output_shape((32, 48, 3))
+    images = jnp.zeros((2, 32, 48, 3), jnp.uint8)
+    with pytest.raises(InputError, match=need):
+        augment.standard_view(images, too_large)
 
 
 def test_unit_without_distortions_only_scales() -> None:

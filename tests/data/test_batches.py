@@ -109,6 +109,17 @@ def test_a_split_made_by_hand_is_checked(split, numbers, message) -> None:
         next(batches.batches(split, make_recipe(CifarCNN()), **given))
 
 
+def test_a_seed_of_numpy_is_that_seed(split: Split) -> None:
+    recipe = make_recipe(CifarCNN(num_classes=50))
+    steps = range(30, 31)  # beyond the first epoch
+    wanted, *others = (
+        next(batches.batches(split, recipe, seed=seed, batch_size=50, steps=steps))
+        for seed in (3, np.int64(3), np.uint32(3))
+    )
+    for other in others:
+        np.testing.assert_array_equal(other["image"], wanted["image"])
+
+
 def test_any_arrays_of_the_right_form_make_a_split() -> None:
     recipe = make_recipe(CifarCNN())
     split = Split(IMAGES.tolist(), LABELS.tolist())

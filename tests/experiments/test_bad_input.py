@@ -169,7 +169,7 @@ CASES = {
         "got 51 devices, need 1 to ",
     ),
     "seeds-of-tfdata": (
-        f"{BASE} {NPZ}{{colour}} --config.num_seeds=4",
+        f"{BASE} {NPZ}{{colour}} --config.num_seeds=4 --config.data.pipeline=tfdata",
         "num_seeds=4 with data.pipeline=tfdata, need device",
     ),
     "seeds-and-devices": (

@@ -115,7 +115,11 @@ MISTAKES = {
     "none": (lambda m, x, t: rows(x)[:, :3], "has no parameters, need some to train"),
     "of-integers": (
         lambda m, x, t: dense(x) + whole_numbers(m),
-        r"Mine has parameters\['table'\] of int32, need floats",
+        r"Mine has parameters\['table'\] of int32, need float32; make it a",
+    ),
+    "of-few-bits": (
+        lambda m, x, t: nn.Dense(3, param_dtype=jnp.bfloat16)(rows(x)),
+        r"\['Dense_0'\]\['bias'\] of bfloat16, need float32; .* by dtype, not by param",
     ),
     # What it raises itself.
     "value": (

@@ -8,6 +8,7 @@ import pytest
 
 from cnnjax.models import summary
 from cnnjax.models.cifar import CifarCNN
+from cnnjax.recipe import make_recipe
 
 SHAPES = {
     "conv1": ((5, 5, 3, 64), (64,)),
@@ -126,6 +127,11 @@ def test_without_lrn_nothing_is_normalised(params) -> None:
     )
     np.testing.assert_allclose(off, nothing, rtol=1e-5, atol=1e-6)
     assert relative(usual, off) > 1e-5
+
+
+def test_an_unknown_activation_is_named() -> None:
+    with pytest.raises(ValueError, match="got activation='gelu', need one of relu, s"):
+        make_recipe(CifarCNN(activation="gelu"))
 
 
 @pytest.mark.parametrize("width", [0.25, 2.0])

@@ -242,6 +242,41 @@ def test_every_call_draws_a_mask_of_its_own() -> None:
     np.testing.assert_array_equal(again != 0, masks)
 
 
+def test_every_turn_of_a_scan_draws_masks_of_its_own() -> None:
+    class Turn(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+            return x, nn.Dropout(0.5, deterministic=False)(x)
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+            turns = nn.scan(Turn, split_rngs={"dropout": True}, length=3)
+            return turns()(x, None)[1].swapaxes(0, 1)
+
+    masks = dropped(Net(), jnp.ones((BATCH, 100)), keys_at(0)) != 0
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        assert 0.4 < (masks[:, i] == masks[:, j]).mean() < 0.6, "as coins do"
+    half = dropped(Net(), jnp.ones((2, 100)), keys_at(3, 2)) != 0
+    np.testing.assert_array_equal(half, masks[3:5])
+
+
+def test_what_is_drawn_for_the_whole_batch_is_the_same_on_every_device(key) -> None:
+    """As attention draws its masks: from Flax's key, not by `nn.Dropout`."""
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+            return x * jax.random.uniform(self.make_rng("dropout"), x.shape[1:])[None]
+
+    x = jnp.ones((BATCH, 50))
+    whole, _ = forward(Net(), {}, x, keys_at(0), key=key)
+    part, _ = forward(Net(), {}, x[4:], keys_at(4, 4), key=key)
+    np.testing.assert_array_equal(part, whole[4:])
+    later, _ = forward(Net(), {}, x, keys_at(0), key=jax.random.fold_in(key, 1))
+    assert np.all(np.any(later != whole, axis=1))
+
+
 def test_a_dropout_with_a_key_of_its_own_or_off_the_batch_is_left_alone(key) -> None:
     class Odd(nn.Module):
         @nn.compact

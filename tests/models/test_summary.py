@@ -112,6 +112,38 @@ def test_the_first_kernel(name, options, shape, layer):
         assert kernel is params[layer]["kernel"]
 
 
+def test_a_first_kernel_that_reads_other_pictures_is_not_shown(key) -> None:
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            x = nn.Conv(4, (3, 3))(nn.Dense(16)(x))
+            return nn.Dense(3)(x.reshape(len(x), -1))
+
+    shape = (8, 8, 3)
+    params = init_variables(Net(), key, shape)["params"]
+    assert params["Conv_0"]["kernel"].shape == (3, 3, 16, 4)
+    assert summary.first_kernel(Net(), params, shape) is None
+
+
+def test_layers_without_an_input_and_none_at_all(key) -> None:
+    class Place(nn.Module):
+        @nn.compact
+        def __call__(self) -> jax.Array:
+            return self.param("place", nn.initializers.ones, (1, 5))
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return nn.Dense(5)(x.reshape(len(x), -1)) + Place()()
+
+    place, dense = sorted(
+        summary.layers(Net(), (4, 4, 1)), key=lambda one: one.num_params
+    )
+    assert place == summary.Layer("Place_0", (5,), 5, 0)
+    assert dense.num_params == 16 * 5 + 5
+    assert summary.table([]).splitlines()[1].split() == ["all", "0", "0"]
+
+
 class Block(nn.Module):
     features: int
 
@@ -184,7 +216,9 @@ def test_modules_of_other_forms(key) -> None:
 
     shape = (8, 8, 3)
     variables = jax.jit(partial(init_variables, Net(), image_shape=shape))(key)
-    found = {layer.name: layer for layer in summary.layers(Net(), shape)}
+    layers = summary.layers(Net(), shape)
+    found = {layer.name: layer for layer in layers}
+    assert len(found) == len(layers), "a layer in a loop is one layer"
     sizes = [(name, found[name].num_params) for name in ("Two_0", "Dense_0", "")]
     assert sizes == [("Two_0", 1), ("Dense_0", 5 * 3 + 3), ("", 6)]
     assert found["Two_0"].output_shape == shape and found[""].output_shape == (2,)

@@ -59,7 +59,8 @@ def prepare(name: str, root: Path, download: bool, mirror: str = "") -> None:
     if download and mirror:
         _fetch(files, manual, mirror)
     if files and all((manual / str(i.filename)).is_file() for i in files.values()):
-        _verify(files, manual)
+        for info in files.values():
+            _verify(info, manual / info.filename)
         print(f"preparing {name} in {root} from {manual}: a minute or two", flush=True)
         _run_tfds(name, root, only_registered=True)
         return
@@ -133,18 +134,13 @@ def _fetch(files: dict[str, Any], manual: Path, mirror: str) -> None:
         url = f"{mirror.rstrip('/')}/{info.filename}"
         if not target.is_file():
             try:
-                fetch([url], target, partial(_verify_one, info))
+                fetch([url], target, partial(_verify, info))
             except MissingDatasetError as error:
                 print(f"not taken from the mirror: {error}", flush=True)
                 return
 
 
-def _verify(files: dict[str, Any], manual: Path) -> None:
-    for info in files.values():
-        _verify_one(info, manual / info.filename)
-
-
-def _verify_one(info: Any, path: Path) -> None:
+def _verify(info: Any, path: Path) -> None:
     """Compares checksums before TFDS does, to report which file differs and how."""
     from tensorflow_datasets.core.download import checksums
 

@@ -4,10 +4,11 @@ They let every script run on a machine without data or network. Accuracy on them
 nothing about CIFAR-10 or MNIST, because they are easy.
 """
 
-import dataclasses
 from collections.abc import Callable
 
 import numpy as np
+
+from cnnjax.data.dataset import Split
 
 SHAPES_TRAIN = 10_000
 SHAPES_TEST = 2_000
@@ -16,26 +17,7 @@ DIGITS_TEST_EVERY = 6
 _SHAPES_SEED = 5
 
 
-@dataclasses.dataclass(frozen=True)
-class EmbeddedData:
-    """A data set for classification, in memory.
-
-    Attributes:
-        train_images: uint8 [num_train, height, width, channels], in [0, 255].
-        train_labels: int32 [num_train], indices into `class_names`.
-        test_images: uint8 [num_test, height, width, channels], in [0, 255].
-        test_labels: int32 [num_test].
-        class_names: one name per class.
-    """
-
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
-    class_names: tuple[str, ...]
-
-
-def shapes() -> EmbeddedData:
+def shapes() -> tuple[Split, Split, tuple[str, ...]]:
     """Draws the data set "shapes": ten forms in noisy 32x32 colour pictures.
 
     Each picture has one of `FORMS`, of random colour, place, size and angle, on a
@@ -45,7 +27,7 @@ def shapes() -> EmbeddedData:
     and a mirrored picture has the same class.
 
     Returns:
-        10,000 training and 2,000 test pictures, uint8 [n, 32, 32, 3].
+        10,000 training and 2,000 test pictures, uint8 [n, 32, 32, 3], and the classes.
     """
     bits = np.random.Philox(key=_SHAPES_SEED)
     count = SHAPES_TRAIN + SHAPES_TEST
@@ -58,16 +40,11 @@ def shapes() -> EmbeddedData:
             places = slice(start + index, start + block, len(forms))
             images[places] = draw(form, CHUNK, bits)
     labels = np.arange(count, dtype=np.int32) % np.int32(len(forms))
-    return EmbeddedData(
-        train_images=images[:SHAPES_TRAIN],
-        train_labels=labels[:SHAPES_TRAIN],
-        test_images=images[SHAPES_TRAIN:],
-        test_labels=labels[SHAPES_TRAIN:],
-        class_names=forms,
-    )
+    train = Split(images[:SHAPES_TRAIN], labels[:SHAPES_TRAIN])
+    return train, Split(images[SHAPES_TRAIN:], labels[SHAPES_TRAIN:]), forms
 
 
-def digits() -> EmbeddedData:
+def digits() -> tuple[Split, Split, tuple[str, ...]]:
     """Returns scikit-learn's 1,797 handwritten digits, enlarged from 8x8 to 28x28.
 
     They are light on black, as in MNIST. Every sixth picture of each class, in
@@ -75,7 +52,7 @@ def digits() -> EmbeddedData:
     split does not separate.
 
     Returns:
-        1,501 training and 296 test pictures, uint8 [n, 28, 28, 1].
+        1,501 training and 296 test pictures, uint8 [n, 28, 28, 1], and the classes.
 
     Source: sklearn.datasets.load_digits, the test part of UCI's "Optical Recognition
     of Handwritten Digits" (Alpaydin and Kaynak, 1998), which the package contains.
@@ -90,13 +67,8 @@ def digits() -> EmbeddedData:
         members = labels == label
         rank[members] = np.arange(members.sum())
     test = rank % DIGITS_TEST_EVERY == DIGITS_TEST_EVERY - 1
-    return EmbeddedData(
-        train_images=images[~test],
-        train_labels=labels[~test],
-        test_images=images[test],
-        test_labels=labels[test],
-        class_names=tuple(str(label) for label in range(10)),
-    )
+    train, held_out = (Split(images[part], labels[part]) for part in (~test, test))
+    return train, held_out, tuple(str(label) for label in range(10))
 
 
 def _enlarge(images: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ from cnnjax.data.dataset import (
 )
 from cnnjax.data.sources import cifar
 from cnnjax.data.sources import download as downloading
+from cnnjax.data.sources.pictures import not_listed
 from cnnjax.data.sources.published import SETS
 from cnnjax.data.tensorflow_import import import_tensorflow
 from cnnjax.errors import InputError
@@ -104,7 +105,7 @@ def load(
                 return Copy(prepared, BY_TFDS, files, partial(_read, prepared))
             return cifar.find(place, published) if published else None
         except OSError as error:
-            raise _not_listed(place, error) from error
+            raise not_listed(place, error) from error
 
     def read(copy: Copy) -> Dataset:
         print(f"reading {name} from {copy.path} ({copy.form})", flush=True)
@@ -322,14 +323,7 @@ def _folders(folder: Path) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise _not_listed(folder, error) from error
-
-
-def _not_listed(folder: Path, error: OSError) -> InputError:
-    return InputError(
-        f"{folder} cannot be listed ({error.strerror}); it must be readable; "
-        "change its permissions"
-    )
+        raise not_listed(folder, error) from error
 
 
 def _versions(folder: Path, wanted: str) -> list[Path]:

@@ -6,28 +6,30 @@ import numpy as np
 import pytest
 from sklearn import datasets, linear_model
 
+from cnnjax.data.dataset import Split
 from cnnjax.data.sources import embedded
 
+Made = tuple[Split, Split, tuple[str, ...]]  # to train on, to test, and the classes
 SHAPES_DIGEST = "55d08bd0663c3ae27840775bc546c4abe1cab8567037702282be25aeece91ae5"
 FIGURES = ("disc", "ring", "square", "triangle", "cross", "star")
 
 
 @pytest.fixture(scope="module")
-def drawn() -> embedded.EmbeddedData:
+def drawn() -> Made:
     return embedded.shapes()
 
 
 @pytest.fixture(scope="module")
-def handwritten() -> embedded.EmbeddedData:
+def handwritten() -> Made:
     return embedded.digits()
 
 
-def digest(data: embedded.EmbeddedData) -> str:
+def digest(data: Made) -> str:
     arrays = (
-        data.train_images,
-        data.train_labels.astype("<i4"),
-        data.test_images,
-        data.test_labels.astype("<i4"),
+        data[0].images,
+        data[0].labels.astype("<i4"),
+        data[1].images,
+        data[1].labels.astype("<i4"),
     )
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
@@ -38,7 +40,7 @@ def grid(extent: int, pixel: int = 16) -> tuple[np.ndarray, np.ndarray]:
     return np.broadcast_arrays(at[None, None, :], at[None, :, None])
 
 
-def test_shapes_are_the_same_bytes_everywhere(drawn: embedded.EmbeddedData):
+def test_shapes_are_the_same_bytes_everywhere(drawn: Made):
     assert digest(drawn) == SHAPES_DIGEST
 
 
@@ -49,20 +51,20 @@ def test_shapes_are_drawn_in_seconds():
     assert time.perf_counter() - start < 10
 
 
-def test_shapes_counts_and_types(drawn: embedded.EmbeddedData):
-    assert drawn.train_images.shape == (10_000, 32, 32, 3)
-    assert drawn.test_images.shape == (2_000, 32, 32, 3)
-    assert drawn.class_names == tuple(embedded.FORMS)
-    np.testing.assert_array_equal(np.bincount(drawn.train_labels), [1_000] * 10)
-    np.testing.assert_array_equal(np.bincount(drawn.test_labels), [200] * 10)
+def test_shapes_counts_and_types(drawn: Made):
+    assert drawn[0].images.shape == (10_000, 32, 32, 3)
+    assert drawn[1].images.shape == (2_000, 32, 32, 3)
+    assert drawn[2] == tuple(embedded.FORMS)
+    np.testing.assert_array_equal(np.bincount(drawn[0].labels), [1_000] * 10)
+    np.testing.assert_array_equal(np.bincount(drawn[1].labels), [200] * 10)
 
 
 @pytest.mark.parametrize("name", ["drawn", "handwritten"])
 def test_types_are_the_contract(name: str, request: pytest.FixtureRequest):
     data = request.getfixturevalue(name)
     for images, labels in (
-        (data.train_images, data.train_labels),
-        (data.test_images, data.test_labels),
+        (data[0].images, data[0].labels),
+        (data[1].images, data[1].labels),
     ):
         assert (images.dtype, labels.dtype) == (np.uint8, np.int32)
         assert len(images) == len(labels)
@@ -72,27 +74,27 @@ def test_types_are_the_contract(name: str, request: pytest.FixtureRequest):
 @pytest.mark.parametrize("name", ["drawn", "handwritten"])
 def test_no_picture_is_there_twice(name: str, request: pytest.FixtureRequest):
     data = request.getfixturevalue(name)
-    images = [*data.train_images, *data.test_images]
+    images = [*data[0].images, *data[1].images]
     assert len({image.tobytes() for image in images}) == len(images)
 
 
-def test_a_linear_model_cannot_tell_the_shapes_apart(drawn: embedded.EmbeddedData):
+def test_a_linear_model_cannot_tell_the_shapes_apart(drawn: Made):
     # Measured with all 10,000 to train on: 0.20 (ridge, logistic); chance is 0.10.
     train, test = (
         images.reshape(len(images), -1).astype(np.float32) / 255 - 0.5
-        for images in (drawn.train_images[:2_000], drawn.test_images)
+        for images in (drawn[0].images[:2_000], drawn[1].images)
     )
     model = linear_model.RidgeClassifier(alpha=1_000)
-    model.fit(train, drawn.train_labels[:2_000])
-    assert model.score(test, drawn.test_labels) < 0.3
+    model.fit(train, drawn[0].labels[:2_000])
+    assert model.score(test, drawn[1].labels) < 0.3
 
 
-def test_colour_tells_nothing(drawn: embedded.EmbeddedData):
+def test_colour_tells_nothing(drawn: Made):
     """The mean colour of each class is grey, within four standard errors of 1000."""
-    mean_colour = drawn.train_images.mean(axis=(1, 2))
+    mean_colour = drawn[0].images.mean(axis=(1, 2))
     standard_error = mean_colour.std(axis=0) / math.sqrt(1_000)
     for label in range(10):
-        of_class = mean_colour[drawn.train_labels == label].mean(axis=0)
+        of_class = mean_colour[drawn[0].labels == label].mean(axis=0)
         assert np.all(np.abs(of_class - mean_colour.mean(axis=0)) < 4 * standard_error)
 
 
@@ -142,24 +144,24 @@ def test_the_largest_figure_in_a_corner_is_mostly_in_the_crop(form: str):
 
 
 def test_digits_are_a_stratified_split_of_the_bundled_ones(
-    handwritten: embedded.EmbeddedData,
+    handwritten: Made,
 ):
     bundled = datasets.load_digits()
-    assert len(handwritten.train_labels) == 1_501
-    assert len(handwritten.test_labels) == 296
+    assert len(handwritten[0].labels) == 1_501
+    assert len(handwritten[1].labels) == 296
     for label in range(10):
         members = bundled.images[bundled.target == label].astype(int)
         in_test = np.arange(len(members)) % 6 == 5
         for images, labels, chosen in (
-            (handwritten.train_images, handwritten.train_labels, ~in_test),
-            (handwritten.test_images, handwritten.test_labels, in_test),
+            (handwritten[0].images, handwritten[0].labels, ~in_test),
+            (handwritten[1].images, handwritten[1].labels, in_test),
         ):
             # The middle of each 3x3 is the pixel itself.
             middles = images[labels == label][:, 3:27:3, 3:27:3, 0]
             np.testing.assert_array_equal(middles, 255 * members[chosen] // 16)
 
 
-def test_digits_are_interpolated_and_framed(handwritten: embedded.EmbeddedData):
+def test_digits_are_interpolated_and_framed(handwritten: Made):
     """Against NumPy's interpolation in floating point, along one axis and the other."""
     original = np.zeros((10, 10))
     original[1:9, 1:9] = datasets.load_digits().images[0]
@@ -168,7 +170,7 @@ def test_digits_are_interpolated_and_framed(handwritten: embedded.EmbeddedData):
     both = np.stack([np.interp(places, range(-1, 9), row) for row in rows.T], axis=1)
     expected = np.zeros((28, 28))
     expected[2:26, 2:26] = both * 255 / 16
-    actual = handwritten.train_images[0, :, :, 0].astype(float)
+    actual = handwritten[0].images[0, :, :, 0].astype(float)
     difference = expected - actual
     assert difference.min() > -1e-9
     assert difference.max() < 1
