@@ -58,7 +58,10 @@ class Preprocessing:
     normalise: str
 
     def output_shape(self, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
-        """Returns (height, width, channels) of the network's input, or InputError."""
+        """Returns (height, width, channels) of the network's input.
+
+        Raises InputError if the crop is larger than the images.
+        """
         height, width, channels = image_shape
         if self.crop > min(height, width):
             what = f"a crop of {self.crop} from pictures of {height}x{width}"

@@ -57,7 +57,10 @@ class CifarCNN(nn.Module):
 
     @property
     def facts(self) -> Facts:
-        """Facts that training and reports need; ValueError for another activation."""
+        """Facts that training and reports need.
+
+        Raises ValueError for an unknown activation.
+        """
         if self.activation not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise ValueError(f"got activation={self.activation!r}, need one of {known}")

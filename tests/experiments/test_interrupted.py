@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from cnnjax import evaluation, training
-from cnnjax.runtime.clocks import Clocks
+from cnnjax.runtime.clocks import Compiled
 from cnnjax.updates import ResidentUpdate
 from cnnjax.workdir import files
 
@@ -72,7 +72,7 @@ def straight(call, tmp_path_factory):
 @pytest.mark.parametrize(
     ("owner", "name", "when", "step", "signum"),
     [
-        (Clocks, "compile", lambda args: True, 1, signal.SIGINT),
+        (Compiled, "prepare", lambda args: True, 1, signal.SIGINT),
         (evaluation.Evaluator, "__call__", lambda args: True, 2, signal.SIGTERM),
         (training, "evaluate_state", lambda args: args[1].step == 4, 4, signal.SIGINT),
         (files, "write_json", lambda args: "final" in args[0].name, 4, signal.SIGTERM),

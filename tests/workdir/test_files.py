@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from cnnjax import config as configs
-from cnnjax.config import FIELDS, MODEL_FIELDS, default_config
+from cnnjax.config import FIELDS, default_config
+from cnnjax.config.schema import MODEL_FIELDS, Field
 from cnnjax.errors import InputError
 from cnnjax.workdir import files
 from cnnjax.workdir.identity import make_identity
@@ -173,7 +174,7 @@ def test_a_run_of_an_older_version_goes_on(
     identity = files.of_workdir(tmp_path)
     before = (tmp_path / files.CONFIG).read_bytes()
 
-    field = configs.Field(("a",), "letters", lambda value: True, is_new=True)
+    field = Field(("a",), "letters", lambda value: True, is_new=True)
     monkeypatch.setitem(FIELDS, "optim.letters", field)
     assert files.of_workdir(tmp_path) == identity
     same, other = changed("optim.letters", ("a",)), changed("optim.letters", ("b",))

@@ -29,8 +29,8 @@ def last_of_ties(patch):
     """The last of several largest values gets the gradient."""
     original = pool._planes
 
-    def largest_and_last(x, window, strides, padding, size):
-        planes = original(x, window, strides, padding, size)
+    def largest_and_last(x, window, strides, pads):
+        planes = original(x, window, strides, pads)
         largest = jnp.max(jnp.stack(planes), axis=0)
         last = jnp.zeros(largest.shape, jnp.uint8)
         for i, plane in enumerate(planes):
