@@ -151,8 +151,8 @@ GROUPS = {
 def speeds(columns: Mapping[str, Mapping[str, Any]]) -> str:
     """Returns a table of speeds, one column for each machine and version of JAX.
 
-    A line is a network of this project, with its share of the measured peak of the
-    matrix product, or a ratio of two cases: how many times as fast the first one is.
+    A line is a network of this project, with its share of the peak of the matrix
+    product where that was measured beside it, or a ratio of two cases: how many times as fast the first one is.
 
     Args:
         columns: head of a column -> groups of the file that benchmark.py wrote there.
@@ -162,8 +162,7 @@ def speeds(columns: Mapping[str, Mapping[str, Any]]) -> str:
         # Not every file has all groups.
         for group, of in ((k, of) for k, of in GROUPS.items() if k in groups):
             lines = {
-                _ours(name): f"{case['images_per_second']:,.0f} images/s,"
-                f" {case['share_of_peak']:.2f} of the peak"
+                _ours(name): _speed(case)
                 for name, case in groups[group]["cases"].items()
                 if name.endswith(", cnnjax")
             }
@@ -180,6 +179,13 @@ def speeds(columns: Mapping[str, Mapping[str, Any]]) -> str:
             for line, by_column in found.items()
         ],
     )
+
+
+def _speed(case: Mapping[str, Any]) -> str:
+    """Formats a case's speed, with its share of the peak where that was measured."""
+    share = case.get("share_of_peak")
+    of_peak = f", {share:.2f} of the peak" if share is not None else ""
+    return f"{case['images_per_second']:,.0f} images/s{of_peak}"
 
 
 def _ours(case: str) -> str:
