@@ -152,7 +152,8 @@ def speeds(columns: Mapping[str, Mapping[str, Any]]) -> str:
     """Returns a table of speeds, one column for each machine and version of JAX.
 
     A line is a network of this project, with its share of the peak of the matrix
-    product where that was measured beside it, or a ratio of two cases: how many times as fast the first one is.
+    product where that was measured beside it, or a ratio of two cases: how many times
+    as fast the first one is.
 
     Args:
         columns: head of a column -> groups of the file that benchmark.py wrote there.
