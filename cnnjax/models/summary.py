@@ -33,12 +33,12 @@ class Layer:
 def layers(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Layer]:
     """Returns the layers with weights, in order; each once, however often it is called.
 
-    Multiply-adds are of one call, and follow from formulas. A convolution has height *
-    width * kernel_height * kernel_width * in * out, padding included; a dense layer in
-    * out. Any other layer states them as a method `multiply_adds`, or uses each value
-    of its `kernel`, if it has one, at each position of its output. Pooling,
-    normalisation, activations and biases are not counted. The compiler's own analysis
-    omits the padding and does not fit Winograd's convolution.
+    Multiply-adds are of one call, by formula. A convolution has height * width *
+    kernel_height * kernel_width * in * out, padding included; a dense layer in * out.
+    Any other layer states them as a method `multiply_adds`, or uses each value of its
+    `kernel`, if it has one, at each position of its output. Pooling, normalisation,
+    activations and biases are not counted. The compiler's own analysis omits the
+    padding and does not fit Winograd's convolution.
 
     `input_shape` is (height, width, channels) of the network's input.
     """
