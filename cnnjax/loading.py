@@ -1,7 +1,9 @@
 """Loads the network and the data set that a configuration names; checks their fit."""
 
+import contextlib
 import dataclasses
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import flax.linen as nn
@@ -194,3 +196,16 @@ def embedded_note(config: ConfigDict, dataset: Dataset, default_name: str = "") 
         f" the embedded data set '{dataset.name}', and its accuracy says nothing about"
         f" {wanted}; python experiments/inspect_data.py says where to get it"
     )
+
+
+@contextlib.contextmanager
+def fitting(config: ConfigDict, dataset: str) -> Iterator[None]:
+    """Raises InputError, saying that the network does not fit, for a ValueError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(
+            f"{config.model.name} does not fit {dataset}: {error}"
+        ) from error

@@ -163,8 +163,7 @@ def update_ema(ema_params: Any, params: Any, step: jax.Array, decay: float) -> A
     ema + (1 - d) * (params - ema), d = min(decay, (1 + step) / (10 + step)): TF's
     `ExponentialMovingAverage(decay, num_updates=step)`, whose ramp lets the average
     follow quickly at first. `step` is the number of updates, int32 [], including the
-    one that gave `params`; `decay` is in (0, 1). Integers are not averaged: the newest
-    are returned.
+    one that gave `params`; `decay` is in (0, 1). Integers are taken as they are.
     """
     rate = 1 - jnp.minimum(jnp.float32(decay), (1.0 + step) / (10.0 + step))
 

@@ -1,8 +1,7 @@
 """A run: what trains or evaluates a network, built from a configuration and data."""
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +140,7 @@ def make_run(
         raise InputError(
             f"parallel.num_devices={parallel.num_devices}: {error}"
         ) from error
-    with fitting(config, dataset.name):
+    with loading.fitting(config, dataset.name):
         recipe = recipe_of(config, dataset.num_classes)
         check_network(
             recipe.model,
@@ -258,16 +257,3 @@ def of_one_seed(state: TrainState, k: int) -> TrainState:
         )
     state = jax.device_get(state)
     return state if np.ndim(state.step) == 0 else jax.tree.map(lambda x: x[k], state)
-
-
-@contextlib.contextmanager
-def fitting(config: ConfigDict, dataset: str) -> Iterator[None]:
-    """Raises InputError, saying that the network does not fit, for a ValueError."""
-    try:
-        yield
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(
-            f"{config.model.name} does not fit {dataset}: {error}"
-        ) from error

@@ -240,8 +240,7 @@ def log_training(
 ) -> None:
     """Writes a step's line to `metrics.jsonl` and the chapter's lines to the console.
 
-    The chapter prints the training accuracy of its MNIST network alone. Here it is
-    printed of every network, as it is measured and logged of every network.
+    The chapter prints the training accuracy of its MNIST network alone, this of all.
 
     `metrics` are from `of_step`; `seconds` is the duration of one step and `examples`
     its number of examples, over all seeds.

@@ -165,12 +165,12 @@ def test_numbers_to_hold() -> None:
         found for text in texts.values() for found in parameters(ast.parse(text))
     )
     measured = {
-        "lines": (sum(lines.values()), 14_604),
+        "lines": (sum(lines.values()), 14_599),
         "files": (len(lines), 88),
         "files directly in it": (sum("/" not in name for name in lines), 20),
         "lines of the core": (
             sum(lines[name] for line in CORE for name in line.split()),
-            3_270,
+            3_250,
         ),
         f"parameters ({function})": (most, 8),
         "rungs of imports": (len(ORDER), 12),

@@ -64,10 +64,8 @@ class Preprocessing:
         """
         height, width, channels = image_shape
         if self.crop > min(height, width):
-            what = f"a crop of {self.crop} from pictures of {height}x{width}"
-            raise InputError(
-                f"got {what}, need at most {min(height, width)}; crop less"
-            )
+            got = f"a crop of {self.crop} from pictures of {height}x{width}"
+            raise InputError(f"got {got}, need at most {min(height, width)}; crop less")
         return (self.crop or height, self.crop or width, channels)
 
 

@@ -110,10 +110,7 @@ Interceptor = Callable[[Any, Any, Any, nn.module.InterceptorContext], Any]
 
 
 def _dropout_by_example(keys: jax.Array) -> Interceptor:
-    """Makes every `nn.Dropout` draw each example's mask from that example's key.
-
-    Flax's own key is folded in: it differs between modules, calls and turns of a scan.
-    """
+    """Makes every `nn.Dropout` draw each example's mask from that example's key."""
 
     def dropout(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         if not isinstance(context.module, nn.Dropout):
@@ -123,6 +120,7 @@ def _dropout_by_example(keys: jax.Array) -> Interceptor:
         x, rng = given.pop("inputs"), given.pop("rng", None)
         if rng is not None or len(x) != len(keys):  # its first axis is not the batch
             return call(*args, **kwargs)
+        # Flax's own key differs between modules, calls and turns of a scan.
         shared = context.module.make_rng(context.module.rng_collection)
         own = jax.vmap(jax.random.fold_in, (0, None))(keys, jax.random.bits(shared))
         # A batch axis of length one keeps the axes that `broadcast_dims` refers to.
