@@ -110,9 +110,7 @@ class Partitioner:
             return replicated
         if self.mode == "pmap":
             n = self.mesh.local_mesh.size
-            batch = {
-                k: v.reshape(n, len(v) // n, *v.shape[1:]) for k, v in batch.items()
-            }
+            batch = {k: v.reshape(n, -1, *v.shape[1:]) for k, v in batch.items()}
         if jax.process_count() == 1:
             # The same result as below, in half the time.
             return jax.device_put(dict(batch), self._cut)
@@ -274,13 +272,11 @@ def make_mesh(num_devices: int) -> Mesh:
             f" each: a multiple of {num_processes}"
         )
     each = num_devices // num_processes
-    owned = [
-        [device for device in available if device.process_index == process][:each]
+    devices = [
+        device
         for process in range(num_processes)
+        for device in [x for x in available if x.process_index == process][:each]
     ]
     return jax.make_mesh(
-        (num_devices,),
-        (AXIS,),
-        axis_types=(AxisType.Auto,),
-        devices=[device for devices in owned for device in devices],
+        (num_devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=devices
     )

@@ -67,9 +67,8 @@ class Run:
 
     def abstract_state(self) -> TrainState:
         """Returns the shapes and dtypes of a state, on the first device."""
-        return abstract_state(
-            self.recipe, self.dataset.image_shape, self.config.num_seeds
-        )
+        shape = self.dataset.image_shape
+        return abstract_state(self.recipe, shape, self.config.num_seeds)
 
     def updates(self, first_step: int, clocks: Clocks) -> Update:
         """Returns the object that makes the updates of the run from `first_step` on."""
@@ -137,9 +136,8 @@ def make_run(
             vmap_seeds=parallel.vmap_seeds,
         )
     except ValueError as error:
-        raise InputError(
-            f"parallel.num_devices={parallel.num_devices}: {error}"
-        ) from error
+        message = f"parallel.num_devices={parallel.num_devices}: {error}"
+        raise InputError(message) from error
     with loading.fitting(config, dataset.name):
         recipe = recipe_of(config, dataset.num_classes)
         check_network(
@@ -205,9 +203,7 @@ def abstract_state(
     lead = () if num_seeds == 1 else (num_seeds,)
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     state: TrainState = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(
-            (*lead, *leaf.shape), leaf.dtype, sharding=place
-        ),
+        lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype, sharding=place),
         one,
     )
     return state

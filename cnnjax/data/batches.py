@@ -34,10 +34,9 @@ def chunk(
     positions = range(start, start + num_steps * batch_size)
     index = sampling.example_indices(seed, num_examples, positions)
     chunk = {"index": index.astype(np.int32), "position": np.array(positions, "uint32")}
+    after = ((0, 0), (0, capacity - num_steps))
     return {
-        name: np.pad(
-            values.reshape(num_steps, batch_size).T, ((0, 0), (0, capacity - num_steps))
-        )
+        name: np.pad(values.reshape(num_steps, batch_size).T, after)
         for name, values in chunk.items()
     }
 

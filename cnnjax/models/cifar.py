@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from cnnjax.models.facts import Facts
-from cnnjax.models.layers import Conv
+from cnnjax.models.layers import Conv, truncated_normal
 from cnnjax.ops import lrn, pool
 
-truncated_normal = nn.initializers.truncated_normal
 ACTIVATIONS = {"relu": nn.relu, "sigmoid": nn.sigmoid, "tanh": nn.tanh}
 
 
@@ -98,21 +97,14 @@ class CifarCNN(nn.Module):
         x = self._norm("norm2", x)
         x = max_pool(x)
         x = x.reshape(x.shape[0], -1)
+        dense, weights = partial(nn.Dense, dtype=self.dtype), truncated_normal(0.04)
         for name, units in (("local3", 384), ("local4", 192)):
-            layer = nn.Dense(
-                self._units(units),
-                kernel_init=truncated_normal(0.04),
-                bias_init=tenth,
-                dtype=self.dtype,
-                name=name,
-            )
+            units = self._units(units)
+            layer = dense(units, kernel_init=weights, bias_init=tenth, name=name)
             x = activation(layer(x))
-        logits = nn.Dense(
-            self.num_classes,
-            kernel_init=truncated_normal(1 / 192),
-            bias_init=zeros,
-            dtype=self.dtype,
-            name="logits",
+        weights = truncated_normal(1 / 192)
+        logits = dense(
+            self.num_classes, kernel_init=weights, bias_init=zeros, name="logits"
         )
         return logits(x).astype(jnp.float32)
 

@@ -1,5 +1,6 @@
 """LeNet-5: the network of 1998, and the same network built from modern layers."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -48,7 +49,9 @@ def fan_in_uniform(fan_in: int | np.ndarray) -> Callable[..., jax.Array]:
         key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
     ) -> jax.Array:
         bound = jnp.asarray(np.broadcast_to(2.4 / fan_in, shape), dtype)
-        return jax.random.uniform(key, shape, dtype, -1, 1) * bound
+        # Drawn as one axis, see `layers.truncated_normal`.
+        drawn = jax.random.uniform(key, (math.prod(shape),), dtype, -1, 1)
+        return drawn.reshape(shape) * bound
 
     return init
 

@@ -1,5 +1,6 @@
 """The chapter's network against the same weights run through tf.nn."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from cnnjax.models import summary
 from cnnjax.models.cifar import CifarCNN
+from cnnjax.models.layers import truncated_normal
 from cnnjax.recipe import make_recipe
 
 SHAPES = {
@@ -46,6 +48,18 @@ def test_initial_weights_are_the_chapter_s(params) -> None:
         np.testing.assert_allclose(kernel.std(), 0.8796 * stddev, rtol=error + 0.005)
         assert np.abs(kernel).max() <= 2.0001 * stddev
         np.testing.assert_array_equal(params[name]["bias"], np.float32(start[name]))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("shape", [(5, 5, 3, 7), (9, 4), (11,), (3, 0)])
+def test_initial_weights_are_those_of_flax(key, shape, dtype) -> None:
+    """Drawn as one axis, they are the same to the bit."""
+    ours, flax_s = (
+        make(0.05)(key, shape, dtype)
+        for make in (truncated_normal, nn.initializers.truncated_normal)
+    )
+    assert ours.dtype == dtype
+    np.testing.assert_array_equal(ours, flax_s)
 
 
 def test_logits_and_gradients_are_tensorflow_s(params) -> None:
