@@ -44,8 +44,7 @@ def start(workdir, cache):
     environment = kept | {
         "PYTHONPATH": str(ROOT),
         "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "XDG_CACHE_HOME": str(cache),
     }
     return subprocess.Popen(
         [*COMMAND, f"--workdir={workdir}"],

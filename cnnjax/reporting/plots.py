@@ -96,9 +96,8 @@ def text(name: str, width: int) -> str:
     shown = "".join(
         c if c.isprintable() and ord(c) in has else "\N{WHITE SQUARE}" for c in name
     )
-    return (
-        shown if len(shown) <= width else shown[: width - 1] + "\N{HORIZONTAL ELLIPSIS}"
-    )
+    cut = shown[: width - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return shown if len(shown) <= width else cut
 
 
 def curves(lines: Mapping[str, Curve], *, title: str, unit: str, scale: str) -> bytes:

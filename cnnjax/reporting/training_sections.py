@@ -61,13 +61,8 @@ def head_of_run(run: RunFiles) -> Head:
             [("step", f"{last:,}", f"of {steps}, {batch} pictures each")],
         )
     split = _split(run)
-    size, time, speed, count = (
-        numbers.result(final, key)
-        for key in (
-            *("num_params", "train_seconds", "perf/examples_per_sec"),
-            f"{split}/count",
-        )
-    )
+    keys = ("num_params", "train_seconds", "perf/examples_per_sec", f"{split}/count")
+    size, time, speed, count = (numbers.result(final, key) for key in keys)
     return Head(
         title,
         f"{config['model.name']} with {size} parameters, trained on {run.dataset} for"
@@ -227,15 +222,12 @@ def curves_of_runs(runs: Sequence[RunFiles]) -> Section:
             pictures += _in_the_end(f"compared_{name}", groups, datasets)
         elif not single:
             pictures += _picture(f"compared_{name}", lines, datasets, unit)
-    return Section(
-        "Training, compared",
-        [
-            "Runs on the same pictures whose configurations differ in the seed alone"
-            " are one line, their mean, with a band of one standard deviation of a"
-            " sample either way."
-        ],
-        pictures,
+    note = (
+        "Runs on the same pictures whose configurations differ in the seed alone are"
+        " one line, their mean, with a band of one standard deviation of a sample"
+        " either way."
     )
+    return Section("Training, compared", [note], pictures)
 
 
 def differences(runs: Sequence[RunFiles]) -> Section:
@@ -262,18 +254,11 @@ def about_run(run: RunFiles) -> Section:
         [_label(key, [run]), numbers.result(run.final, key)]
         for key in _result_keys([run])
     ]
+    tables = [Table(["result", "value"], results)]
     folded = {"Configuration": run.config, "Manifest": run.manifest}
-    tables = [
-        Table(["result", "value"], results),
-        *(
-            Table(
-                ["field", "value"],
-                [[name, _spell(value)] for name, value in values.items()],
-                folded_as=title,
-            )
-            for title, values in folded.items()
-        ),
-    ]
+    for title, values in folded.items():
+        rows = [[name, _spell(value)] for name, value in values.items()]
+        tables.append(Table(["field", "value"], rows, folded_as=title))
     notes = [RESULTS] if run.final else []
     return Section("The run", notes, (), [table for table in tables if table.rows])
 

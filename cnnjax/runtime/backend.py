@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from cnnjax.errors import InputError, RunError, one_line
 from cnnjax.runtime import environment, gpu
 
@@ -25,8 +27,9 @@ M_ARENA_MAX = -8
 
 # Keeps the order of every sum, and the choice of kernels, the same from run to run.
 DETERMINISTIC_GPU = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
-# A run's programs take 1 to 10 MB.
-COMPILE_CACHE_BYTES = 1 << 30
+# A run's 150 to 200 programs take 1 to 10 MB. When JAX writes one, it reads the time
+# of last use of all: with 3,000, that takes longer than compiling it.
+COMPILE_CACHE_BYTES, COMPILE_CACHE_PROGRAMS = 1 << 30, 500
 
 # The variables by which a user says how much of a GPU's memory JAX takes, and when.
 GPU_MEMORY = (
@@ -83,7 +86,7 @@ def start(*, compile_cache: bool = True, deterministic: bool = False) -> None:
     if "JAX_NUM_CPU_DEVICES" not in os.environ and not asked_of_xla:
         jax.config.update("jax_num_cpu_devices", num_cores())
     if compile_cache:
-        _cache_compiled_programs()
+        cache_compiled_programs()
     if deterministic:
         # XLA reads this when the backend starts, which has not happened yet.
         flags = os.environ.get("XLA_FLAGS", "")
@@ -94,12 +97,9 @@ def _check_xla_flags() -> None:
     """Tries XLA_FLAGS in another process, as XLA ends one that has a wrong flag."""
     if not os.environ.get("XLA_FLAGS", "").strip():
         return
+    program = "from jaxlib import xla_client as x; x.CompileOptions()"
     tried = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from jaxlib import xla_client as x; x.CompileOptions()",
-        ],
+        [sys.executable, "-c", program],
         capture_output=True,
         text=True,
         check=False,
@@ -199,12 +199,14 @@ def quieten() -> None:
         sys.unraisablehook = _Hook(sys.unraisablehook)
 
 
-def _cache_compiled_programs() -> None:
+def cache_compiled_programs() -> None:
     """Turns on JAX's persistent cache, whose key covers versions and flags.
 
-    It keeps every program, because start-up compiles many small ones, and deletes the
-    least recently used ones when the folder exceeds its bound. A folder that cannot be
-    written is no error: a warning names it.
+    It keeps every program, because start-up compiles many small ones. The folder is the
+    user's cache of this package, in which those that were not used for longest are
+    deleted; or the one that JAX_COMPILATION_CACHE_DIR names, which may be shared with
+    other programs, and in which nothing is. A folder that cannot be written is no
+    error: a warning names it.
 
     On a GPU, JAX has XLA keep in a folder below this one which kernel was the fastest
     for each operation. That folder is neither counted in the bound nor deleted, and its
@@ -212,12 +214,16 @@ def _cache_compiled_programs() -> None:
     """
     import jax
 
-    values = {
-        "jax_compilation_cache_dir": str(user_cache() / f"compiled-{cpu_kind()}"),
-        "jax_compilation_cache_max_size": COMPILE_CACHE_BYTES,
+    values: dict[str, Any] = {
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
+    is_own = "JAX_COMPILATION_CACHE_DIR" not in os.environ
+    if is_own:
+        values |= {
+            "jax_compilation_cache_dir": str(user_cache() / f"compiled-{cpu_kind()}"),
+            "jax_compilation_cache_max_size": COMPILE_CACHE_BYTES,
+        }
     for name, value in values.items():
         if name.upper() not in os.environ:
             jax.config.update(name, value)
@@ -237,19 +243,26 @@ def _cache_compiled_programs() -> None:
             file=sys.stderr,
         )
         return
-    _drop_half_written(Path(cache))
+    if is_own and jax_config.jax_compilation_cache_max_size > 0:
+        _prune(Path(cache))
 
 
-def _drop_half_written(cache: Path) -> None:
-    """Deletes cached programs that lack the file with the time of their last use.
+def _prune(cache: Path) -> None:
+    """Deletes all compiled programs but `COMPILE_CACHE_PROGRAMS`, the last ones used.
 
-    JAX writes that file second. Where a kill came in between, every later write to the
-    cache would fail, with a warning each.
+    Those too that lack the file with the time of their last use: JAX writes it second,
+    and where a kill came in between, every later write to the cache would fail.
     """
-    with contextlib.suppress(OSError):
-        for program in cache.glob("*-cache"):
-            if not Path(f"{str(program).removesuffix('-cache')}-atime").exists():
-                program.unlink(missing_ok=True)
+    with (
+        contextlib.suppress(OSError, filelock.Timeout),
+        filelock.FileLock(cache / ".lockfile", timeout=1),  # which JAX locks, too
+    ):
+        times = sorted(cache.glob("*-atime"), key=lambda file: file.stat().st_mtime_ns)
+        latest = times[-COMPILE_CACHE_PROGRAMS:]
+        kept = {file.name.rpartition("-")[0] for file in latest}
+        for file in (*cache.glob("*-cache"), *times):
+            if file.name.rpartition("-")[0] not in kept:
+                file.unlink()
 
 
 def home() -> Path:

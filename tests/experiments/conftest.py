@@ -15,6 +15,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 import cnnjax
+from cnnjax.runtime import backend
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "experiments"
 
@@ -30,7 +31,13 @@ NO_NETWORK = "http://127.0.0.1:9"
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory):
-    """What the scripts find around them, with a cache of compiled programs."""
+    """What the scripts find around them: a home, and no network.
+
+    All processes of pytest-xdist share the cache.
+    """
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -44,22 +51,22 @@ def environment(tmp_path_factory):
         "https_proxy": NO_NETWORK,
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": "2",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "XDG_CACHE_HOME": str(base / "cache"),
     }
 
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(environment):
     """Keeps what scripts compile in this process: they do much the same."""
-    cache = {
-        "jax_compilation_cache_dir": environment["JAX_COMPILATION_CACHE_DIR"],
-        "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    found = {name: getattr(jax.config, name) for name in cache}
-    for name, value in cache.items():
-        jax.config.update(name, value)
+    names = (
+        *("jax_compilation_cache_dir", "jax_compilation_cache_max_size"),
+        "jax_persistent_cache_min_compile_time_secs",
+        "jax_persistent_cache_min_entry_size_bytes",
+    )
+    found = {name: getattr(jax.config, name) for name in names}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", environment["XDG_CACHE_HOME"])
+        backend.cache_compiled_programs()
     compilation_cache.reset_cache()
     yield
     for name, value in found.items():

@@ -52,7 +52,7 @@ def start_two(environment, tmp_path):
     """Returns (*flags, second=flags) -> both processes of a run, each with two."""
     # gRPC would go to the other process through a proxy. A program from the cache is
     # reported as being of another machine, at length.
-    without = ("http_proxy", "https_proxy", "JAX_COMPILATION_CACHE_DIR")
+    without = ("http_proxy", "https_proxy", "XDG_CACHE_HOME")
     direct = {k: v for k, v in environment.items() if k not in without}
     with contextlib.ExitStack() as started:
 

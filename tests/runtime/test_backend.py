@@ -55,12 +55,14 @@ def compiled(folder):
     return {path: path.read_bytes() for path in files}
 
 
-def test_a_second_start_compiles_nothing(start, tmp_path) -> None:
-    start()
-    first = compiled(tmp_path)
+@pytest.mark.parametrize("bound", [{}, {"JAX_COMPILATION_CACHE_MAX_SIZE": "-1"}])
+def test_a_second_start_compiles_nothing(start, tmp_path, bound) -> None:
+    """Without a bound, JAX keeps no times of last use."""
+    start(**bound)
+    first = {path: path.stat().st_mtime_ns for path in compiled(tmp_path)}
     assert first
-    again = start()
-    assert compiled(tmp_path) == first
+    again = start(**bound)
+    assert {path: path.stat().st_mtime_ns for path in compiled(tmp_path)} == first
     # XLA would report every program from the cache as made for another machine.
     assert again.stderr == ""
 
@@ -74,6 +76,28 @@ def test_a_program_that_was_half_written_is_dropped(start, tmp_path) -> None:
     again = start(XLA_FLAGS="--xla_cpu_enable_fast_math=false")  # other programs
     assert again.stderr == ""
     assert program not in compiled(tmp_path)
+
+
+def test_only_the_programs_that_were_used_last_are_kept(start, tmp_path) -> None:
+    """JAX looks at all of them at every write, which then takes longer than compiling.
+
+    A folder that the user names may be another program's: nothing in it is deleted.
+    """
+    start()
+    (cache,) = {program.parent for program in compiled(tmp_path)}
+    mine = set(cache.iterdir())
+    old = [cache / f"old{i}-{kind}" for i in range(600) for kind in ("cache", "atime")]
+    for file in old:
+        file.write_bytes(b"12345678")
+        os.utime(file, (1e9, 1e9))
+    start(JAX_COMPILATION_CACHE_DIR=str(cache))
+    assert set(old) <= set(cache.iterdir())
+    start()
+    left = set(cache.iterdir())
+    assert mine <= left
+    assert len(left & set(old)) == 2 * backend.COMPILE_CACHE_PROGRAMS - len(
+        [file for file in mine if file.name.endswith(("-cache", "-atime"))]
+    )
 
 
 def test_the_cache_can_be_off_or_elsewhere_or_impossible(start, tmp_path) -> None:
