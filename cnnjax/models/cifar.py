@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from cnnjax.models.facts import Facts
-from cnnjax.models.layers import Conv, truncated_normal
+from cnnjax.models.layers import Conv, drawn_flat
 from cnnjax.ops import lrn, pool
 
+truncated_normal = nn.initializers.truncated_normal
 ACTIVATIONS = {"relu": nn.relu, "sigmoid": nn.sigmoid, "tanh": nn.tanh}
 
 
@@ -86,7 +87,7 @@ class CifarCNN(nn.Module):
             features=self._units(64),
             kernel_size=(5, 5),
             # As in TF, 0.05 is the deviation before truncation at two deviations.
-            kernel_init=truncated_normal(0.05),
+            kernel_init=drawn_flat(truncated_normal(0.05)),
             dtype=self.dtype,
         )
         zeros, tenth = nn.initializers.zeros, nn.initializers.constant(0.1)
@@ -97,12 +98,13 @@ class CifarCNN(nn.Module):
         x = self._norm("norm2", x)
         x = max_pool(x)
         x = x.reshape(x.shape[0], -1)
-        dense, weights = partial(nn.Dense, dtype=self.dtype), truncated_normal(0.04)
+        dense = partial(nn.Dense, dtype=self.dtype)
+        weights = drawn_flat(truncated_normal(0.04))
         for name, units in (("local3", 384), ("local4", 192)):
             units = self._units(units)
             layer = dense(units, kernel_init=weights, bias_init=tenth, name=name)
             x = activation(layer(x))
-        weights = truncated_normal(1 / 192)
+        weights = drawn_flat(truncated_normal(1 / 192))
         logits = dense(
             self.num_classes, kernel_init=weights, bias_init=zeros, name="logits"
         )

@@ -1,4 +1,4 @@
-"""The convolution layer and the initialiser that the networks share."""
+"""The convolution layer that the networks share, and how their weights are drawn."""
 
 import math
 from collections.abc import Callable
@@ -6,26 +6,22 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 
 from cnnjax.ops import conv
 
 Initializer = jax.nn.initializers.Initializer
 
 
-def truncated_normal(stddev: float) -> Callable[..., jax.Array]:
-    """Returns the initialiser of this name of Flax, with its values, drawn as one axis.
+def drawn_flat(draw: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """Returns an initialiser with the values of `draw`, drawn along one axis.
 
     XLA compiles that for a CPU in a fifth of the 1.7 s that several short axes take.
+    `draw` maps (key, shape, dtype) to values that depend on nothing of the shape but
+    their number, as those of a fixed distribution do.
     """
-    draw = nn.initializers.truncated_normal(stddev)
-
-    def init(
-        key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
-    ) -> jax.Array:
-        return draw(key, (math.prod(shape),), dtype).reshape(shape)
-
-    return init
+    return lambda key, shape, dtype=jnp.float32: draw(
+        key, (math.prod(shape),), dtype
+    ).reshape(shape)
 
 
 class Conv(nn.Module):

@@ -1,6 +1,5 @@
 """LeNet-5: the network of 1998, and the same network built from modern layers."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 
@@ -11,7 +10,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from cnnjax.models.facts import Facts
-from cnnjax.models.layers import Conv
+from cnnjax.models.layers import Conv, drawn_flat
 from cnnjax.models.mnist import check_images, digits_facts
 from cnnjax.ops.conv import conv
 
@@ -44,14 +43,13 @@ def fan_in_uniform(fan_in: int | np.ndarray) -> Callable[..., jax.Array]:
 
     Source: LeCun et al. 1998, appendix A.
     """
+    uniform = drawn_flat(partial(jax.random.uniform, minval=-1, maxval=1))
 
     def init(
         key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
     ) -> jax.Array:
         bound = jnp.asarray(np.broadcast_to(2.4 / fan_in, shape), dtype)
-        # Drawn as one axis, see `layers.truncated_normal`.
-        drawn = jax.random.uniform(key, (math.prod(shape),), dtype, -1, 1)
-        return drawn.reshape(shape) * bound
+        return uniform(key, shape, dtype) * bound
 
     return init
 

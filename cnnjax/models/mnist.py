@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from cnnjax.models.facts import Facts
-from cnnjax.models.layers import Conv, truncated_normal
+from cnnjax.models.layers import Conv, drawn_flat
 from cnnjax.ops.dropout import dropout
 from cnnjax.ops.pool import max_pool
 
@@ -69,7 +69,7 @@ class SimpleCNN(nn.Module):
         """
         check_images(images)
         # The chapter's weight_variable and bias_variable (section 5.2).
-        kernel_init = truncated_normal(0.1)
+        kernel_init = drawn_flat(nn.initializers.truncated_normal(0.1))
         bias_init = nn.initializers.constant(self.bias)
         conv = partial(
             Conv,
@@ -130,7 +130,7 @@ class MLP(nn.Module):
         dense = partial(nn.Dense, bias_init=zeros, dtype=self.dtype)
         # The book's initial weights: random to break the symmetry of the hidden units,
         # and zero in the output layer, where the labels break it.
-        weights = truncated_normal(0.1)
+        weights = drawn_flat(nn.initializers.truncated_normal(0.1))
         x = images.reshape(images.shape[0], -1)
         x = nn.relu(dense(self.hidden, kernel_init=weights, name="hidden")(x))
         if dropout_keys is not None:

@@ -9,7 +9,7 @@ import pytest
 
 from cnnjax.models import summary
 from cnnjax.models.cifar import CifarCNN
-from cnnjax.models.layers import truncated_normal
+from cnnjax.models.layers import drawn_flat
 from cnnjax.recipe import make_recipe
 
 SHAPES = {
@@ -54,12 +54,10 @@ def test_initial_weights_are_the_chapter_s(params) -> None:
 @pytest.mark.parametrize("shape", [(5, 5, 3, 7), (9, 4), (11,), (3, 0)])
 def test_initial_weights_are_those_of_flax(key, shape, dtype) -> None:
     """Drawn as one axis, they are the same to the bit."""
-    ours, flax_s = (
-        make(0.05)(key, shape, dtype)
-        for make in (truncated_normal, nn.initializers.truncated_normal)
-    )
-    assert ours.dtype == dtype
-    np.testing.assert_array_equal(ours, flax_s)
+    draw = nn.initializers.truncated_normal(0.05)
+    flat = drawn_flat(draw)(key, shape, dtype)
+    assert flat.dtype == dtype
+    np.testing.assert_array_equal(flat, draw(key, shape, dtype))
 
 
 def test_logits_and_gradients_are_tensorflow_s(params) -> None:
