@@ -9,6 +9,9 @@ of several events happens is at most the sum of their probabilities) the interva
 all looks then cover the mean together in at least 95% of all cases, at whichever look
 one stops and for whatever reason. With one look it is the plain interval of 95%.
 
+Long runs are recorded one by one, and nobody knows how many there will be. The look at
+n of them has 5% / (n (n - 1)), which also adds up to 5% over all n from 2 on.
+
 Sources: Lan and DeMets 1983, "Discrete sequential boundaries for clinical trials",
 Biometrika 70(3), 659-663, for dividing the error among looks; Jennison and Turnbull
 1989, "Interim analyses: the repeated confidence interval approach", Journal of the
@@ -18,7 +21,7 @@ intervals are a little narrower, as they use how the looks depend on each other.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +44,8 @@ MANY = 10_000
 
 # One value per seed.
 Values = Sequence[float] | np.ndarray
+# How `ERROR` is divided: the share of a look with so many seeds, 0 where there is none.
+Spending = Callable[[int], float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,16 +82,32 @@ def contrast(what: str, unit: str = "points", *, steps: int = 0) -> Check:
     return Check(what, 0.0, unit=unit, steps=steps)
 
 
-def error_at(seeds: int, looks: Sequence[int]) -> float:
-    """Returns the share of `ERROR` of the look with so many seeds.
+def planned(looks: Sequence[int]) -> Spending:
+    """Returns the share of `ERROR` of each look of a plan: ERROR * seeds / sum(looks).
 
-    ERROR * seeds / sum(looks)
-
-    Args:
-        seeds: one of `looks`.
-        looks: number of seeds at each look of the plan.
+    A look with more seeds than the plan has is as if it had been planned as the last.
+    `looks` is the number of seeds at each look, ascending.
     """
-    return ERROR * seeds / sum(looks)
+
+    def share(seeds: int) -> float:
+        if seeds > looks[-1]:
+            return ERROR * seeds / (sum(looks) + seeds)
+        return ERROR * seeds / sum(looks) if seeds in looks else 0.0
+
+    return share
+
+
+def at_every(seeds: int) -> float:
+    """Returns the share of `ERROR` where every number of seeds from 2 on is a look.
+
+    ERROR / (seeds * (seeds - 1))
+    """
+    return ERROR / max(seeds * (seeds - 1), 2)
+
+
+def at_once(seeds: int) -> float:
+    """Returns `ERROR`: there is one look, whatever its number of seeds."""
+    return ERROR
 
 
 def interval(
@@ -105,35 +126,31 @@ def interval(
     if len(values) < 2:
         return mean, math.nan, -INFINITY, INFINITY
     std = float(np.std(values, ddof=1))
-    half = _half_width(std, len(values), error)
+    half = float(_half_width(std, len(values), error))
     return mean, std, mean - half, mean + half
 
 
-def _half_width(std: float, n: int, error: float) -> float:
-    return float(stats.t.ppf(1 - error / 2, n - 1)) * std / math.sqrt(n)
+def _half_width(std: float, n: Any, error: Any) -> Any:
+    return stats.t.ppf(1 - np.asarray(error) / 2, n - 1) * std / np.sqrt(n)
 
 
-def seeds_needed(check: Check, values: Values, *, error: float = ERROR) -> int | None:
+def seeds_needed(
+    check: Check, values: Values, *, error: Spending = at_once
+) -> int | None:
     """Returns with how many seeds the interval would lie inside or outside the band.
 
-    It is the least n > 1 of which this is so if mean and standard deviation stay as
-    they are; None if that takes more than `MANY`, the mean being at an end of the band.
+    It is the least number of them that has a look and of which this is so if mean and
+    standard deviation stay as they are; None if that takes more than `MANY`, the mean
+    being at an end of the band.
     """
     if len(values) < 2:
         return 2
     mean, std, _, _ = interval(values)
     ends = [end for end in (check.low, check.high) if math.isfinite(end)]
     distance = min(abs(mean - end) for end in ends)
-    if _half_width(std, MANY, error) >= distance:
-        return None
-    low, high = 1, MANY  # too few, and enough
-    while high - low > 1:
-        middle = (low + high) // 2
-        if _half_width(std, middle, error) < distance:
-            high = middle
-        else:
-            low = middle
-    return high
+    seeds = np.arange(len(values), MANY + 1)
+    told = _half_width(std, seeds, [error(int(n)) for n in seeds]) < distance
+    return int(seeds[np.argmax(told)]) if told.any() else None
 
 
 def judge(
@@ -143,7 +160,7 @@ def judge(
     steps: int,
     dataset: str,
     learned: bool = True,
-    error: float = ERROR,
+    error: Spending = at_once,
 ) -> dict[str, Any]:
     """Returns a check, its measurement and the verdict, ready for JSON.
 
@@ -162,9 +179,11 @@ def judge(
         dataset: name of the data set that was used.
         learned: False if one of the compared networks stayed at chance, because a
             difference from it then says nothing about the claim.
-        error: probability that the interval misses the true mean, see `error_at`.
+        error: probability that the interval misses the true mean, by the number of
+            seeds.
     """
-    _, _, low, high = interval(values, exact=check.exact, error=error)
+    share = error(len(values))
+    _, _, low, high = interval(values, exact=check.exact, error=share)
     above = low >= check.low if math.isfinite(check.high) else low > check.low
     stand_in = steps > 0 and dataset in EMBEDDED
     needs: dict[str, Any] = {}
@@ -182,7 +201,7 @@ def judge(
     else:
         verdict = UNTOLD
         needs = {"seeds": seeds_needed(check, values, error=error)}
-    known = described(check.what, check.unit, values, exact=check.exact, error=error)
+    known = described(check.what, check.unit, values, exact=check.exact, error=share)
     return {**known, "band": check.band, "verdict": verdict, "needs": needs}
 
 

@@ -75,8 +75,8 @@ def looks(
 ) -> Iterator[dict[str, Any]]:
     """Measures a row, and again with more seeds until it is told or the plan ends.
 
-    What is counted, timed or recorded is measured once. What is recorded is read again
-    each time, as that costs nothing and more may have been recorded.
+    What is counted or timed is measured once. What is recorded is read again each time,
+    as that costs nothing and more may have been recorded.
 
     Args:
         row: what is measured.
@@ -126,20 +126,27 @@ def looks(
             "runs": list(lab.used),
             "about": lab.about(),
         }
-        once = recorded or not outcome.steps
-        judged = _judged(row, found, outcome, (n,) if once else plan)
-        if recorded and known and {**judged, "about": known["about"]} == known:
+        if recorded:
+            judged = _judged(row, found, outcome, range(2, n + 1), checks.at_every)
+            if not known or {**judged, "about": known["about"]} != known:
+                yield judged
             return
+        judged = _judged(row, found, outcome, plan if outcome.steps else (n,))
         yield judged
-        if once or _is_told(judged):
+        if not outcome.steps or _is_told(judged):
             return
 
 
 def _judged(
-    row: Row, found: Mapping[str, Any], outcome: Outcome, plan: Sequence[int]
+    row: Row,
+    found: Mapping[str, Any],
+    outcome: Outcome,
+    plan: Sequence[int],
+    spending: checks.Spending | None = None,
 ) -> dict[str, Any]:
     """Returns what is stored of a look, with its intervals and verdicts by a plan."""
-    error = checks.error_at(found["n"], plan)
+    spending = spending or checks.planned(plan)
+    error = spending(found["n"])
     judged = [
         checks.judge(
             check,
@@ -147,7 +154,7 @@ def _judged(
             steps=outcome.steps,
             dataset=outcome.dataset,
             learned=outcome.learned,
-            error=error,
+            error=spending,
         )
         for check, values in zip(row.checks, outcome.values, strict=True)
     ]

@@ -1,6 +1,7 @@
 """Intervals by the tables, and what each verdict takes."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ LOOKS = (4, 8, 16)
 
 
 def test_the_error_is_divided_among_the_looks() -> None:
-    shares = [checks.error_at(seeds, LOOKS) for seeds in LOOKS]
+    shares = [checks.planned(LOOKS)(seeds) for seeds in LOOKS]
     assert shares == pytest.approx([0.05 / 7, 0.1 / 7, 0.2 / 7])
     assert sum(shares) == pytest.approx(0.05)
     values = [0.3, 0.1, 0.2, 0.6]
@@ -48,16 +49,23 @@ def test_the_error_is_divided_among_the_looks() -> None:
     below = 0.5 + (x / (1 + x * x) + math.atan(x)) / math.pi
     assert below == pytest.approx(1 - shares[0] / 2, rel=1e-9)
     # One look is the plain interval.
-    alone = checks.interval(values, error=checks.error_at(4, (4,)))
+    alone = checks.interval(values, error=checks.planned((4,))(4))
     assert alone == checks.interval(values)
+    # No look has no error; a further one is the last of a longer plan.
+    assert checks.planned(LOOKS)(5) == 0
+    assert checks.planned(LOOKS)(20) == checks.planned((*LOOKS, 20))(20) < 0.05
+    # Who looks at every number of seeds has spent no more after any of them.
+    spent = np.cumsum([checks.at_every(seeds) for seeds in range(2, 10_000)])
+    assert spent[:2] == pytest.approx([0.025, 0.05 / 2 + 0.05 / 6])
+    assert spent[-1] == pytest.approx(0.05, rel=1e-3) and (spent < 0.05).all()
 
 
-def missed_at_some_look(errors: list[float]) -> float:
+def missed_at_some_look(looks: Sequence[int], error: checks.Spending) -> float:
     """How often one who stops at the first interval without the mean has one."""
     random, missed = np.random.default_rng(0), 0
-    for values in random.normal(0.7, 0.1, (2000, LOOKS[-1])):
-        for seeds, error in zip(LOOKS, errors, strict=True):
-            _, _, low, high = checks.interval(values[:seeds], error=error)
+    for values in random.normal(0.7, 0.1, (2000, looks[-1])):
+        for seeds in looks:
+            _, _, low, high = checks.interval(values[:seeds], error=error(seeds))
             if not low <= 0.7 <= high:
                 missed += 1
                 break
@@ -67,11 +75,15 @@ def missed_at_some_look(errors: list[float]) -> float:
 def test_intervals_cover_the_mean_however_one_stops() -> None:
     # Five standard deviations of a share of 0.05 in 2,000.
     tolerance = 5 * math.sqrt(0.05 * 0.95 / 2000)
-    shared = missed_at_some_look([checks.error_at(n, LOOKS) for n in LOOKS])
+    shared = missed_at_some_look(LOOKS, checks.planned(LOOKS))
     # Not wider than need be, either: the last look alone may miss in 0.05 * 4 / 7.
     assert 0.05 * 4 / 7 - tolerance < shared < 0.05 + tolerance
     # Without that, looking three times would miss far more often.
-    assert missed_at_some_look([0.05] * 3) > 0.05 + tolerance
+    assert missed_at_some_look(LOOKS, checks.at_once) > 0.05 + tolerance
+    # The same of runs that are recorded one by one.
+    each = range(2, 6)
+    assert missed_at_some_look(each, checks.at_every) < 0.05 + tolerance
+    assert missed_at_some_look(each, checks.at_once) > 0.05 + tolerance
 
 
 BAND = Check("accuracy", 0.991, 0.993, "%", steps=20_000, dataset="mnist")
@@ -141,12 +153,10 @@ def test_what_did_not_learn_is_not_judged() -> None:
     [(0.01, 0.02), (-0.01, 0.02), (0.03, 0.02)],
 )
 def test_undecided_it_says_how_many_seeds_would_tell(mean: float, std: float) -> None:
-    check, error = Check("gap", 0.0, 0.04, "points"), checks.error_at(8, LOOKS)
+    check = Check("gap", 0.0, 0.04, "points")
     values = mean + std / math.sqrt(2) * np.array([1.0, -1.0])
-    needed = checks.seeds_needed(check, values, error=error)
-    assert needed
 
-    def told(n: int) -> bool:
+    def told(n: int, error: checks.Spending) -> bool:
         # As many values with the same mean and deviation.
         spread = np.resize([1.0, -1.0], n - n % 2)
         if n % 2:
@@ -155,7 +165,13 @@ def test_undecided_it_says_how_many_seeds_would_tell(mean: float, std: float) ->
         judged = checks.judge(check, spread, steps=0, dataset="", error=error)
         return judged["verdict"] != checks.UNTOLD
 
-    assert told(needed) and not told(needed - 1)
+    for error in (checks.planned(LOOKS), checks.at_every, checks.at_once):
+        needed = checks.seeds_needed(check, values, error=error)
+        assert needed
+        assert told(needed, error) and not told(needed - 1, error)
+    # Of a plan it is a look, even where fewer seeds would tell who planned for them.
+    planned = checks.planned((2, 100))
+    assert checks.seeds_needed(check, values, error=planned) == 100
 
 
 def test_two_seeds_are_enough_where_they_tell() -> None:
@@ -165,9 +181,9 @@ def test_two_seeds_are_enough_where_they_tell() -> None:
 def test_a_look_is_written_and_continued_at_its_own_error() -> None:
     check, values = contrast("a - b"), [0.3, 0.1, 0.2, 0.6]
     found = []
-    for error in (checks.error_at(4, LOOKS), checks.ERROR):
+    for error in (checks.planned(LOOKS), checks.at_once):
         judged = checks.judge(check, values, steps=0, dataset="", error=error)
-        _, _, low, high = checks.interval(values, error=error)
+        _, _, low, high = checks.interval(values, error=error(4))
         assert judged["interval"] == [low, high]
         seeds = checks.seeds_needed(check, values, error=error)
         assert judged["needs"] == {"seeds": seeds}
