@@ -122,7 +122,7 @@ def changed(config: ConfigDict, point: Mapping[str, Any]) -> ConfigDict:
                 f"the configuration has no field {name}; cnnjax/config/schema.py lists"
                 " them"
             )
-        if isinstance(value, int) and isinstance(section[leaf], float):
+        if type(value) is int and isinstance(section[leaf], float):  # no bool
             value = float(value)
         if isinstance(value, str) and isinstance(section[leaf], tuple):
             value = configs.parse_tuple(value)

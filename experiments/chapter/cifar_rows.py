@@ -213,12 +213,10 @@ def _l1_l2(lab: Lab) -> Outcome:
         both = []
         for part in short(lab, changes, weights=True).parts:
             trained = look.network_of(part)
-            params = trained.variables["params"]
             layers = facts_of(trained.model).penalised or ()
-            both += [
-                np.concatenate([np.ravel(params[name]["kernel"][k]) for name in layers])
-                for k in range(trained.num_seeds)
-            ]
+            for variables in look.weights_of(trained):
+                kernels = [variables["params"][name]["kernel"] for name in layers]
+                both.append(np.concatenate([np.ravel(kernel) for kernel in kernels]))
         sizes = [float(np.sqrt(np.mean(np.square(w)))) for w in both]
         return np.array([sparsity(w) for w in both]), np.array(sizes)
 

@@ -1,5 +1,6 @@
 """Applies the trained networks of a run to pictures, seed by seed."""
 
+import operator
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -30,6 +31,14 @@ def network_of(part: Part) -> Network:
             f" {steps}; delete the folder and call the same command again"
         )
     return loaded
+
+
+def weights_of(trained: Network) -> list[Variables]:
+    """Returns the variables of each seed; a single one has no leading axis of seeds."""
+    if trained.num_seeds == 1:
+        return [trained.variables]
+    seeds = map(operator.itemgetter, range(trained.num_seeds))
+    return [jax.tree.map(of_seed, trained.variables) for of_seed in seeds]
 
 
 def accuracies(run: Run, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -75,11 +84,10 @@ def _each_seed(
         fed = augment.standard_view(batch, trained.preprocessing)
         return look(trained.model, variables, fed)
 
-    def of_seed(k: int) -> np.ndarray:
-        variables = jax.tree.map(lambda leaf: leaf[k], trained.variables)
+    def of_seed(variables: Variables) -> np.ndarray:
         parts = range(0, len(images), batch_size)
         return np.concatenate(
             [np.asarray(see(variables, images[i : i + batch_size])) for i in parts]
         )
 
-    return np.stack([of_seed(k) for k in range(trained.num_seeds)])
+    return np.stack([of_seed(variables) for variables in weights_of(trained)])

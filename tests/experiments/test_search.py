@@ -130,6 +130,7 @@ def test_two_do_not_search_in_one_folder(call, searched):
         ("--vary=nothing.rate=[1]", "has no field nothing.rate"),
         ("--vary=seed.of=[1]", "has no field seed.of"),
         ("--vary=optim.learning_rate.of=[1]", "has no field optim.learning_rate.of"),
+        ("--vary=optim.learning_rate=[true]", "got optim.learning_rate=True"),
         ("--vary=optim.learning_rate=[-1]", "got optim.learning_rate=-1.0"),
         ('--vary=optim.name=["lion"]', "got optim.name='lion'"),
     ],
