@@ -217,20 +217,23 @@ class Checkpoints:
             InputError: the checkpoint is of another network or another run.
             RunError: it is damaged, or so are all that record which step it is.
         """
-        reasons = []
+        reasons, best = [], None
         for step in reversed(self.steps()):
             try:
                 best = integrity.read_meta(self._manager, step)["best"]
                 if best is None:
                     return None
-                state, meta = integrity.read(
-                    self._manager, best["step"], like, self._run
-                )
+                where = self._manager, best["step"]
+                state, meta = integrity.read(*where, like, self._run)
                 return state, meta["about"]
             except InputError:
                 raise
             except Exception as error:  # Orbax raises whatever its readers raise.
                 reasons.append(f"{step}: {_reason(error)}")
+            if best:  # An older step may record another one, which is not as good.
+                break
+            why = f"warning: checkpoint {reasons[-1]}; it may be the best"
+            print(why, file=sys.stderr)
         if not reasons:
             return None
         raise RunError(

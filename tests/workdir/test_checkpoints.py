@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -453,6 +454,23 @@ def test_without_scores_there_is_no_best(tmp_path: Path) -> None:
     save_scored(tmp_path, {1: None, 2: math.nan, 3: None})
     assert names(tmp_path) == ["2", "3"]
     assert best_restored(tmp_path) is None
+
+
+@pytest.mark.parametrize("part", ["state", "meta"])
+def test_the_newest_is_the_best_and_damaged(
+    tmp_path: Path, part: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    save_scored(tmp_path, {1: 0.5, 2: 0.7, 3: 0.9})
+    for path in (tmp_path / "3" / part).rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"damaged")
+    if part == "state":
+        with pytest.raises(RunError, match=r"best checkpoint in .* \(3: .*latest"):
+            best_restored(tmp_path)
+    else:  # Which was the best by then cannot be known.
+        assert best_restored(tmp_path) == 2
+        said = capfd.readouterr().err
+        assert re.fullmatch("warning: checkpoint 3: .*; it may be the best\n", said)
 
 
 def test_a_damaged_best_is_not_replaced_by_another_in_silence(tmp_path: Path) -> None:
