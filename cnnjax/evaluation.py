@@ -113,9 +113,9 @@ def evaluate_state(
 def summarise(prefix: str, sums: Metrics) -> dict[str, Any]:
     """Returns `prefix/accuracy`, a fraction, `/correct`, `/count` and `/loss` in nats.
 
-    The loss is the mean of the network's own (cross-entropy, except for LeNet-5 of
-    1998) without penalties and label smoothing. With several seeds all but the count
-    are lists, with their mean and deviation added.
+    The loss is the mean of the network's own (of several views, and except for LeNet-5
+    of 1998, cross-entropy) without penalties and label smoothing. With several seeds
+    all but the count are lists, with their mean and deviation added.
     """
     values = {
         f"{prefix}/accuracy": np.asarray(sums.correct / sums.count).tolist(),

@@ -183,11 +183,12 @@ def make_eval_step(
     def eval_step(variables: Variables, batch: Batch) -> Metrics:
         images = batch["image"] if prepared else view(batch["image"])
         if num_views == 1:
-            logits = logits_of(variables, images)
+            logits, loss_fn = logits_of(variables, images), recipe.eval_loss_fn
         else:
             each = jax.lax.map(partial(logits_of, variables), images)
-            logits = losses.log_mean_softmax(each)
-        per_example = recipe.eval_loss_fn(logits, batch["label"])
+            # Log-probabilities, which a loss other than cross-entropy may not take.
+            logits, loss_fn = losses.log_mean_softmax(each), losses.cross_entropy
+        per_example = loss_fn(logits, batch["label"])
         sums = Metrics.of_batch(
             per_example, logits, batch["label"], batch["mask"], top_k
         )

@@ -137,13 +137,14 @@ def test_several_views_are_averaged_as_probabilities(num_views: int, mode: str) 
     variables = Linear().init(jax.random.key(1), np.zeros((1, 4, 4, 3), np.float32))
     kernel = np.asarray(variables["params"]["Dense_0"]["kernel"], np.float64)
     distortions = ("crop", "flip", "contrast")
-    evaluate, partitioner = evaluator(
-        8,
-        mode,
-        recipe_of(Linear(), crop=crop, distortions=distortions, normalise="per_image"),
-        top_k=2,
-        num_views=num_views,
+    recipe = recipe_of(
+        Linear(), crop=crop, distortions=distortions, normalise="per_image"
     )
+    # A loss that is not of probabilities, such as LeNet-5's, does not take their mean.
+    recipe = dataclasses.replace(
+        recipe, eval_loss_fn=lambda logits, _: 7 + logits[:, 0]
+    )
+    evaluate, partitioner = evaluator(8, mode, recipe, top_k=2, num_views=num_views)
     split = noise(n, seed=1, shape=(11, 9, 3))
     sums = evaluate(partitioner.replicate(variables), split)
     found = summarise("test_multiview", sums)
