@@ -126,7 +126,6 @@ def _train(
         run.partitioner,
         config.train.batch_size,
     )
-    files.check_same_data(workdir, dataset.fingerprint, dataset.name)
     manifest.check_same_environment(workdir, run.partitioner)
     _check_not_past(workdir, config.train.steps)
     # So that the first process changes no file before the others have read it.
@@ -134,7 +133,11 @@ def _train(
     opened: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if processes.is_first():
         opened = files.open_run(
-            workdir, config.to_dict(), steps_may_change=steps_may_change(config)
+            workdir,
+            config.to_dict(),
+            fingerprint=dataset.fingerprint,
+            dataset=dataset.name,
+            steps_may_change=steps_may_change(config),
         )
     with opened, signals.stop_requests() as stop:
         meet(last=True)

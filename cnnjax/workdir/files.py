@@ -45,22 +45,31 @@ EMPTY = (
 
 @contextmanager
 def open_run(
-    workdir: Path, config: Mapping[str, Any], *, steps_may_change: bool
+    workdir: Path,
+    config: Mapping[str, Any],
+    *,
+    fingerprint: str,
+    dataset: str,
+    steps_may_change: bool,
 ) -> Iterator[None]:
     """Makes `workdir` a run of `config`, or checks that it is one, and holds its lock.
 
-    `config` is nested and resolved; `steps_may_change` is False if the schedule depends
-    on `train.steps`.
+    `config` is nested and resolved; `fingerprint` and `dataset` (its name, for
+    messages) are of the data; `steps_may_change` is False if the schedule depends on
+    `train.steps`.
 
     Raises:
-        InputError: the folder cannot be written, holds another run or other files, or
-            is in use by another process.
+        InputError: the folder cannot be written, holds another run, or one on other
+            data, or other files, or is in use by another process.
     """
     with writing(workdir, "workdir"):
         _check_no_strangers(workdir)
         _check_kinds(workdir)
     with locked(workdir, "workdir"):
-        _check_is_run_of(workdir, config, steps_may_change)
+        moved = _check_is_run_of(workdir, config, steps_may_change)
+        _check_same_data(workdir, fingerprint, dataset)
+        if moved and not (workdir / BEGAN).exists():
+            write_json(workdir / BEGAN, moved)
         write_json(workdir / CONFIG, config)
         yield
 
@@ -91,10 +100,11 @@ def _check_kinds(workdir: Path) -> None:
 
 def _check_is_run_of(
     workdir: Path, config: Mapping[str, Any], steps_may_change: bool
-) -> None:
+) -> dict[str, Any]:
+    """Returns the stored `identity.PLACES` if one of them differs, or else no field."""
     path = workdir / CONFIG
     if not path.exists():
-        return
+        return {}
     refused, moved = [], False
     stored, asked = filled(read_json(path)), flatten(config)
     for name in sorted(stored.keys() | asked.keys()):
@@ -113,8 +123,7 @@ def _check_is_run_of(
             f"{workdir} holds another run, which differs in {', '.join(refused)};"
             " name another --workdir, or give the run's own values"
         )
-    if moved and not (workdir / BEGAN).exists():
-        write_json(workdir / BEGAN, {name: stored[name] for name in PLACES})
+    return {name: stored[name] for name in PLACES} if moved else {}
 
 
 def began(workdir: Path) -> dict[str, Any]:
@@ -165,8 +174,7 @@ def trained_on(workdir: Path) -> dict[str, Any]:
     return data
 
 
-def check_same_data(workdir: Path, fingerprint: str, dataset: str) -> None:
-    """Raises InputError if `workdir` holds a run on other data."""
+def _check_same_data(workdir: Path, fingerprint: str, dataset: str) -> None:
     if not (workdir / MANIFEST).exists():
         return
     data = trained_on(workdir)
@@ -221,9 +229,16 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` atomically: to another file, which is then renamed."""
+    """Writes `text` atomically: to another file, which is then renamed.
+
+    Raises:
+        OSError: it cannot be written; the error names `path`.
+    """
     unfinished = path.with_name(path.name + UNFINISHED)
-    unfinished.write_text(text)
+    try:
+        unfinished.write_text(text)
+    except OSError as error:  # of a full disk it names no file
+        raise OSError(error.errno, error.strerror, str(path)) from error
     unfinished.replace(path)
 
 

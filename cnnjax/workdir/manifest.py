@@ -78,15 +78,19 @@ def check_same_environment(workdir: Path, partitioner: Partitioner) -> None:
     """Raises InputError if the environment differs in what can change a run's bits.
 
     Runs of older versions, which did not record it, go on; so do runs on a platform
-    other than before, as that changes the bits anyway.
+    other than before, as that changes the bits anyway. Another number of devices, which
+    a run may take by itself, is said.
     """
     if not (workdir / files.MANIFEST).exists():
         return
     stored = files.read_json(workdir / files.MANIFEST)
-    platform = partitioner.platform
+    platform, now = partitioner.platform, partitioner.num_devices
     try:
         if "environment" not in stored or stored["devices"]["platform"] != platform:
             return
+        before = stored["devices"]["count"]
+        if before != now and partitioner.num_seeds == 1:
+            print(f"devices {before} -> {now}: the results will differ in their bytes")
         differences = environment.differences(
             stored["environment"],
             environment.record(platform),

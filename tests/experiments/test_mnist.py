@@ -195,9 +195,11 @@ def test_other_devices_are_allowed_and_said(again):
             ("--config.seed=1", "--config.optim.learning_rate=0.1"),
             "optim.learning_rate 0.3 -> 0.1, seed 0 -> 1",
         ),
+        # Which pictures are held out makes other data, but what was changed is said.
+        (("--config.data.val_examples=5",), "data.val_examples 0 -> 5"),
         (("--config.train.steps=3",), "done 4 steps, got train.steps=3"),
     ],
-    ids=["fields", "steps-past"],
+    ids=["fields", "held-out", "steps-past"],
 )
 def test_another_run_is_refused_with_what_differs(again, snapshot, flags, words):
     rerun, workdir = again

@@ -56,8 +56,13 @@ def stored_in(workdir: Path) -> dict[str, Any]:
     return files.read_json(workdir / files.CONFIG)
 
 
-def enter(workdir: Path, config: Any = CONFIG, *, steps_may_change: bool = True):
-    with files.open_run(workdir, config, steps_may_change=steps_may_change):
+def open_run(workdir: Path, config: Any = CONFIG, **options: Any) -> Any:
+    about = {"fingerprint": "abc", "dataset": "digits", "steps_may_change": True}
+    return files.open_run(workdir, config, **about | options)
+
+
+def enter(workdir: Path, config: Any = CONFIG, **options: Any) -> None:
+    with open_run(workdir, config, **options):
         pass
 
 
@@ -68,7 +73,8 @@ def other_process(workdir: Path) -> Iterator[subprocess.Popen]:
 import sys, time
 from pathlib import Path
 from cnnjax.workdir import files
-with files.open_run(Path(sys.argv[1]), {CONFIG!r}, steps_may_change=True):
+about = {{"fingerprint": "abc", "dataset": "digits", "steps_may_change": True}}
+with files.open_run(Path(sys.argv[1]), {CONFIG!r}, **about):
     print("open", flush=True)
     time.sleep(60)
 """
@@ -93,7 +99,7 @@ def test_one_workdir_has_one_owner(tmp_path: Path) -> None:
         enter(tmp_path)
     # The remains of a longer name of the last owner must not be read.
     with (
-        files.open_run(tmp_path, CONFIG, steps_may_change=True),
+        open_run(tmp_path),
         pytest.raises(InputError, match="in use by process"),
     ):
         enter(tmp_path)
@@ -103,7 +109,7 @@ def test_one_workdir_has_one_owner(tmp_path: Path) -> None:
 def test_the_lock_is_freed_by_an_error(tmp_path: Path) -> None:
     with (
         pytest.raises(KeyboardInterrupt),
-        files.open_run(tmp_path, CONFIG, steps_may_change=True),
+        open_run(tmp_path),
     ):
         raise KeyboardInterrupt
     enter(tmp_path)
@@ -325,23 +331,27 @@ DATA = {"name": "digits", "version": "1", "fingerprint": "abc", "classes": ["0",
 
 
 def test_the_data_must_be_the_same(tmp_path: Path) -> None:
-    files.check_same_data(tmp_path, "abc", "digits")
+    enter(tmp_path)
     files.write_json(tmp_path / files.MANIFEST, {"data": DATA})
     assert files.trained_on(tmp_path) == DATA
-    files.check_same_data(tmp_path, "abc", "digits")
+    enter(tmp_path)
     # Their name decides nothing.
-    files.check_same_data(tmp_path, "abc", "other")
+    enter(tmp_path, dataset="other")
     for name in ("other", "digits"):
         match = rf"run on digits, .* found as {name}; give it"
         with pytest.raises(InputError, match=match):
-            files.check_same_data(tmp_path, "abd", name)
+            enter(tmp_path, fingerprint="abd", dataset=name)
+    # Which field differs says more than that the data do.
+    with pytest.raises(InputError, match=r"differs in data\.val_examples"):
+        enter(tmp_path, changed("data.val_examples", 7), fingerprint="abd")
 
 
 @pytest.mark.parametrize("manifest", [{}, {"data": []}, {"data": {"name": "digits"}}])
 def test_a_manifest_that_says_too_little(tmp_path: Path, manifest: Any) -> None:
+    enter(tmp_path)
     files.write_json(tmp_path / files.MANIFEST, manifest)
     with pytest.raises(InputError, match="lacks classes, fingerprint, name, version"):
-        files.check_same_data(tmp_path, "abc", "digits")
+        enter(tmp_path)
     with pytest.raises(InputError, match="lacks classes, fingerprint, name, version"):
         files.trained_on(tmp_path)
 

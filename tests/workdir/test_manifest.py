@@ -9,7 +9,11 @@ import pytest
 from cnnjax.errors import InputError
 from cnnjax.parallel import Partitioner, make_mesh
 from cnnjax.workdir import files
-from cnnjax.workdir.manifest import check_same_environment, commit_of
+from cnnjax.workdir.manifest import (
+    check_same_environment,
+    commit_of,
+    describe_machine,
+)
 
 
 def test_commit_is_dirty_where_the_program_differs(tmp_path: Path) -> None:
@@ -61,3 +65,18 @@ def test_a_damaged_manifest_is_refused(tmp_path: Path, manifest: object) -> None
     (tmp_path / files.MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(InputError, match=r"manifest\.json is damaged \(.*restore it"):
         check_same_environment(tmp_path, Partitioner(make_mesh(1), "jit"))
+
+
+def test_another_number_of_devices_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The number is chosen by the machine where `parallel.num_devices` is 0."""
+    two = make_mesh(2)
+    manifest = describe_machine(Partitioner(make_mesh(1), "jit"))
+    (tmp_path / files.MANIFEST).write_text(json.dumps(manifest))
+    for mesh, seeds in ((make_mesh(1), 1), (two, 2)):  # a seed is on one device
+        check_same_environment(tmp_path, Partitioner(mesh, "jit", seeds))
+    assert capsys.readouterr().out == ""
+    check_same_environment(tmp_path, Partitioner(two, "jit"))
+    said = "devices 1 -> 2: the results will differ in their bytes\n"
+    assert capsys.readouterr().out == said
