@@ -21,23 +21,22 @@ def run(arguments: list[str], name: str, dir: str, grid: str) -> None:
     """
     del arguments  # there are none
     # Imported here, so that --help does not wait for them.
-    from cnnjax.data import inspection
     from cnnjax.data.sources import download
-    from printing import datasets
+    from printing import datasets, present
 
-    searched = inspection.roots(dir)
-    holds_sets = dir and inspection.find(searched[0])
+    searched = present.roots(dir)
+    holds_sets = dir and present.find(searched[0])
     if not name and (not dir or holds_sets):
         if grid:
             raise InputError("got --grid without a set, need one; name it with --name")
-        found = [one for root in searched for one in inspection.find(root)]
+        found = [one for root in searched for one in present.find(root)]
         datasets.print_found(found)
         print(f"looked in {', '.join(map(str, searched))}")
-        present = {one.name.partition(":")[0] for one in found}
-        for missing in sorted(set(SCRIPTS_OWN) - present):
+        names = {one.name.partition(":")[0] for one in found}
+        for missing in sorted(set(SCRIPTS_OWN) - names):
             print(f"missing: {missing}, {download.where_to_get(missing, searched[0])}")
         return
-    dataset = inspection.load(name, dir)
+    dataset = present.load(name, dir)
     datasets.print_dataset(dataset)
     if grid:
         from cnnjax.reporting import drawings

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -133,9 +134,9 @@ def _write(entry: Path, dataset: Dataset) -> None:
     if sum(array.nbytes for array in arrays) > MAX_CACHE_BYTES:
         return
     entry.parent.mkdir(parents=True, exist_ok=True)
-    made = entry.with_name(f"{entry.name}.{os.getpid()}")
+    made = entry.with_name(f"{entry.name}.{secrets.token_hex(8)}")
+    made.mkdir()
     try:
-        made.mkdir()
         for name, array in zip(names, arrays, strict=True):
             np.save(made / f"{name}.npy", array)
         (made / ABOUT).write_text(json.dumps(_about(dataset)))

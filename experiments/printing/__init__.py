@@ -1,1 +1,1 @@
-"""What `predict.py` and `inspect_data.py` print and write."""
+"""What `predict.py` and `inspect_data.py` find, print and write."""

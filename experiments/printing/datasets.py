@@ -9,7 +9,8 @@ from rich.text import Text
 
 from cnnjax.data import inspection
 from cnnjax.data.dataset import Dataset
-from cnnjax.data.inspection import Found
+from cnnjax.data.load import EMBEDDED
+from printing.present import Found
 
 
 def print_found(found: Sequence[Found]) -> None:
@@ -18,7 +19,7 @@ def print_found(found: Sequence[Found]) -> None:
     for one in found:
         size = f"{one.size / 1e6:.1f} MB"
         table.add_row(Text(one.name), one.kind, size, Text(str(one.path)))
-    for name in inspection.EMBEDDED:
+    for name in EMBEDDED:
         table.add_row(name, "embedded", "", "in this program")
     Console().print(table)
 

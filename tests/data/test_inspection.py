@@ -1,7 +1,5 @@
 """Counting, against NumPy on small sets made to have what is looked for."""
 
-import os
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -67,30 +65,3 @@ def test_each_class_has_a_row():
     assert [shown[3, 3 * i, 0] for i in range(3)] == [5, 7, 0]
     with pytest.raises(InputError, match="2 channels; a PNG has 1, 3 or 4"):
         inspection.class_grid(made([1], [1], channels=2))
-
-
-def test_what_is_there_is_found_where_it_is(tmp_path, monkeypatch):
-    for version in ("cats/1.0.0", "dogs/small/2.1.0"):
-        folder = tmp_path / "named" / version
-        folder.mkdir(parents=True)
-        (folder / "features.json").write_text("{}")
-        (folder / "dogs.tfrecord").write_bytes(b"x" * 100)
-        (folder / "broken").symlink_to(tmp_path / "nowhere")
-    manual = tmp_path / "named" / "downloads" / "manual"
-    manual.mkdir(parents=True)
-    (manual / "cifar.tar.gz").write_bytes(b"x" * 7)
-    found = inspection.find(tmp_path / "named")
-    assert [(one.name, one.size) for one in found] == [
-        ("cats:1.0.0", 102),
-        ("cifar.tar.gz", 7),
-        ("dogs/small:2.1.0", 102),
-    ]
-    assert found[1].path == manual / "cifar.tar.gz"
-    assert inspection.find(tmp_path / "nowhere") == []
-
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "set"))
-    named = os.path.join(tmp_path, "named")
-    usual = tmp_path / "tensorflow_datasets"
-    assert inspection.roots(named) == [tmp_path / "named", tmp_path / "set", usual]
-    assert inspection.roots(str(usual)) == [usual, tmp_path / "set"]

@@ -22,11 +22,12 @@ import numpy as np
 from cnnjax.data.cache import Copy
 from cnnjax.data.dataset import Dataset, MissingDatasetError, Split, make_dataset
 from cnnjax.data.sources import parquet, pickled
-from cnnjax.data.sources.hosts import reachable
+from cnnjax.data.sources.hosts import in_folder, reachable
 from cnnjax.data.sources.published import COUNTS, SETS, SIDE, Form, Published
 from cnnjax.errors import InputError, one_line
 from cnnjax.runtime import backend
 
+PARQUET = "Parquet"
 VERSION = "3.0.2"  # TFDS's number for these pictures in this order
 
 # Where TFDS takes files from that it cannot download, and where they are kept here.
@@ -39,11 +40,10 @@ MAX_FILE, MAX_UNPACKED = 2**28, 2**30
 Pictures = tuple[np.ndarray, np.ndarray]
 
 
-def find(place: Path, published: Published) -> Copy | None:
-    """Returns the first copy of the set in a folder, or None.
+def copies(place: Path, published: Published) -> Iterator[Copy]:
+    """Yields the copies of the set in a folder, in the order given above.
 
-    They are looked for in the order given above. `place` may be the folder of the
-    unpacked files itself.
+    `place` may be the folder of the unpacked files itself.
     """
     for form, what in ((published.binary, "binary"), (published.pickled, "pickled")):
         for path in _candidates(place, form):
@@ -53,13 +53,11 @@ def find(place: Path, published: Published) -> Copy | None:
             if path.is_file() or there[0] or (path.name == form.folder and any(there)):
                 inside = [path] if path.is_file() else [path / name for name in names]
                 read = partial(_read, published, form, path)
-                return Copy(path, what, tuple(inside), read)
-    found = parquet.find(place, published.hub[1])
-    if found is None:
-        return None
-    files = (*found["train"], *found["test"])
-    read = partial(_read_parquet, published, found)
-    return Copy(files[0].parent, "Parquet", files, read)
+                yield Copy(path, what, tuple(inside), read)
+    if found := parquet.find(place, published.hub[1]):
+        files = (*found["train"], *found["test"])
+        read = partial(_read_parquet, published, found)
+        yield Copy(files[0].parent, PARQUET, files, read)
 
 
 def _candidates(place: Path, form: Form) -> Iterator[Path]:
@@ -114,8 +112,9 @@ def download(published: Published, root: Path, mirror: str) -> Copy:
     urls = [published.url]
     if mirror:
         whole = urlsplit(mirror).path.endswith((".gz", ".tgz"))
-        urls.insert(0, mirror if whole else f"{mirror.rstrip('/')}/{archive}")
-    asked = [url for url in urls if reachable(url)]
+        urls.insert(0, mirror if whole else in_folder(mirror, archive))
+    # What has no host is no address, which `fetch` says.
+    asked = [url for url in urls if not urlsplit(url).hostname or reachable(url)]
     silent = [str(urlsplit(url).hostname) for url in urls if url not in asked]
     if not asked:
         raise MissingDatasetError(
@@ -125,19 +124,19 @@ def download(published: Published, root: Path, mirror: str) -> Copy:
     for host in silent:
         print(f"{host} cannot be reached", flush=True)
 
+    target, read = root / MANUAL / archive, partial(_read, published, published.binary)
+
     def verify(path: Path) -> None:
-        _read(published, published.binary, path, with_test=True)
+        read(path, with_test=True)
 
     # It imports requests, which only a download needs.
     from cnnjax.data.sources.fetching import fetch
 
     try:
-        fetch(asked, root / MANUAL / archive, verify)
+        fetch(asked, target, verify, published.size)
     except MissingDatasetError as error:
         raise MissingDatasetError(f"{error}; or {advice(published, root)}") from error
-    found = find(root, published)
-    assert found is not None
-    return found
+    return Copy(target, "binary", (target,), partial(read, target))
 
 
 def advice(published: Published, root: Path) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cnnjax.data.dataset import MissingDatasetError
-from cnnjax.data.sources.hosts import estimate, reachable
+from cnnjax.data.sources.hosts import estimate, in_folder, reachable
 from cnnjax.data.tensorflow_import import import_tensorflow
 from cnnjax.errors import InputError
 
@@ -131,10 +131,10 @@ def _fetch(files: dict[str, Any], manual: Path, mirror: str) -> None:
 
     for info in files.values():
         target = manual / str(info.filename)
-        url = f"{mirror.rstrip('/')}/{info.filename}"
+        url = in_folder(mirror, str(info.filename))
         if not target.is_file():
             try:
-                fetch([url], target, partial(_verify, info))
+                fetch([url], target, partial(_verify, info), int(info.size))
             except MissingDatasetError as error:
                 print(f"not taken from the mirror: {error}", flush=True)
                 return
@@ -162,17 +162,19 @@ def _run_tfds(name: str, root: Path, only_registered: bool) -> None:
     import_tensorflow(datasets=True)
     import tensorflow_datasets as tfds
 
+    from cnnjax.data.sources.fetching import locked
+
     base = name.partition(":")[0].partition("/")[0]
     extracted = root / "downloads" / "extracted"
     folders = (root / base, extracted, extracted.parent, root)
     made_here = [folder for folder in folders if not folder.exists()]
-    before = set(extracted.glob("incomplete.*"))
     if only_registered:
         # The bars would show a download, although there is none.
         tfds.disable_progress_bar()
     try:
         # `prepare` has already printed what is happening.
-        with contextlib.redirect_stdout(io.StringIO()):
+        with locked(root / base), contextlib.redirect_stdout(io.StringIO()):
+            before = set(extracted.glob("incomplete.*"))
             builder = tfds.builder(name, data_dir=root)
             # TFDS would take an empty folder for a prepared set.
             with contextlib.suppress(OSError):
@@ -180,10 +182,15 @@ def _run_tfds(name: str, root: Path, only_registered: bool) -> None:
             config = tfds.download.DownloadConfig(
                 force_checksums_validation=only_registered
             )
-            builder.download_and_prepare(download_config=config)
+            try:  # It does nothing if the process that held the lock has done it.
+                builder.download_and_prepare(download_config=config)
+            except BaseException:
+                for left in set(extracted.glob("incomplete.*")) - before:
+                    shutil.rmtree(left, ignore_errors=True)
+                raise
     except BaseException as error:
-        for left in set(extracted.glob("incomplete.*")) - before:
-            shutil.rmtree(left, ignore_errors=True)
+        if root in made_here:
+            (root / f".{base}.lock").unlink(missing_ok=True)
         for folder in made_here:
             with contextlib.suppress(OSError):
                 folder.rmdir()

@@ -12,7 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -32,9 +32,6 @@ from rich.progress import (
 from cnnjax.data.dataset import MissingDatasetError
 from cnnjax.data.sources.hosts import HOST_RATES, estimate
 from cnnjax.errors import InputError, RunError, one_line
-
-# Most bytes that a file may have; CIFAR-10's archive has 170 MB.
-MAX_BYTES = 2**30
 
 # Seconds until a host must accept a connection, and between two pieces of an answer.
 CONNECT_SECONDS, READ_SECONDS = 10.0, 30.0
@@ -56,7 +53,13 @@ class _BrokenOffError(Exception):
     """An address did not send all of the file, and may do so at the next try."""
 
 
-def fetch(urls: Sequence[str], target: Path, verify: Callable[[Path], None]) -> str:
+class _OtherRangeError(_BrokenOffError):
+    """It sent other bytes than it was asked for, and is not asked for some again."""
+
+
+def fetch(
+    urls: Sequence[str], target: Path, verify: Callable[[Path], None], size: int
+) -> str:
     """Downloads a file to `target` from the first address that gives the wanted one.
 
     Until it is verified, the file is `target` with the suffix `.part`. The part stays
@@ -68,6 +71,7 @@ def fetch(urls: Sequence[str], target: Path, verify: Callable[[Path], None]) -> 
         urls: where to get the file from, in the order in which they are tried.
         target: where to keep the file; its folder is created if it does not exist.
         verify: takes a path, and raises InputError if the file is not the wanted one.
+        size: bytes of the wanted file; an address with another one is left at once.
 
     Returns:
         the address that gave the file; "" if it was there already.
@@ -86,13 +90,13 @@ def fetch(urls: Sequence[str], target: Path, verify: Callable[[Path], None]) -> 
             )
     part = target.with_name(f"{target.name}.part")
     failures = []
-    with _writing(target), _locked(target):
+    with _writing(target), locked(target):
         if target.exists():
             verify(target)
             return ""
         for url in urls:
             try:
-                _fetch_from(url, part, verify)
+                _fetch_from(url, part, verify, size)
             except InputError as error:
                 failures.append(f"{_public(url)}: {error}")
                 _say(failures[-1])
@@ -100,21 +104,23 @@ def fetch(urls: Sequence[str], target: Path, verify: Callable[[Path], None]) -> 
             part.replace(target)
             _say(f"{target} is complete and verified")
             return url
-        size = _size(part)
-        if not size:
+        had = _size(part)
+        if not had:
             part.unlink(missing_ok=True)
-    kept = f", which goes on from {_megabytes(size)}," if size else ""
+    kept = f", which goes on from {_megabytes(had)}," if had else ""
     raise MissingDatasetError(
         f"{target.name} could not be downloaded ({'; '.join(failures)}); try again"
         f" later{kept} or give another address"
     )
 
 
-def _fetch_from(url: str, part: Path, verify: Callable[[Path], None]) -> None:
+def _fetch_from(
+    url: str, part: Path, verify: Callable[[Path], None], size: int
+) -> None:
     """Makes `part` the wanted file, or raises InputError if the address has another."""
     anew = False
     while True:
-        continued = _complete(url, part)
+        continued = _complete(url, part, size)
         try:
             verify(part)
             return
@@ -127,7 +133,7 @@ def _fetch_from(url: str, part: Path, verify: Callable[[Path], None]) -> None:
         anew = True
 
 
-def _complete(url: str, part: Path) -> bool:
+def _complete(url: str, part: Path, size: int) -> bool:
     """Receives what `part` lacks, in as many tries as it takes while more arrives.
 
     Returns:
@@ -136,11 +142,12 @@ def _complete(url: str, part: Path) -> bool:
     Raises:
         InputError: the address does not give a whole file.
     """
-    furthest, pauses = _size(part), iter(PAUSES[:1])
+    furthest, pauses, ranges = _size(part), iter(PAUSES[:1]), True
     while True:
         try:
-            return _receive(url, part)
+            return _receive(url, part, size, ranges)
         except _BrokenOffError as error:
+            ranges = ranges and not isinstance(error, _OtherRangeError)
             if _size(part) > furthest:
                 furthest, pauses = _size(part), iter(PAUSES)
             pause = next(pauses, None)
@@ -150,18 +157,22 @@ def _complete(url: str, part: Path) -> bool:
             time.sleep(pause)
 
 
-def _receive(url: str, part: Path) -> bool:
+def _receive(url: str, part: Path, size: int, ranges: bool) -> bool:
     """Receives what `part` lacks in one try; raises and returns as `_complete`.
+
+    Without `ranges` the whole file is asked for, and what is there is passed over.
 
     Raises:
         InputError: the address does not give the file.
         _BrokenOffError: it did not send all of it; `part` has what came.
     """
     had = _size(part)
+    if had >= size:
+        return True  # `verify` tells whether the part is the file.
     # A compressed answer would have other bytes than the file, and no use of ranges.
-    headers = {"Accept-Encoding": "identity"}
-    if had:
-        headers["Range"] = f"bytes={had}-"
+    headers, asked = {"Accept-Encoding": "identity"}, had if ranges else 0
+    if asked:
+        headers["Range"] = f"bytes={asked}-"
     timeout = (CONNECT_SECONDS, READ_SECONDS)
     try:
         response = requests.get(url, headers=headers, stream=True, timeout=timeout)
@@ -172,68 +183,55 @@ def _receive(url: str, part: Path) -> bool:
     except OSError as error:  # of the certificates that the environment names
         raise InputError(f"cannot be used ({one_line(error, 200)})") from error
     with response:
-        if had and response.status_code == 416:  # there is nothing from there on
-            return True  # `verify` tells whether the part is the file.
-        start, total = _check(response, part, had)
-        if total is not None and total > MAX_BYTES:
-            raise InputError(
-                f"has a file of {total} bytes; at most {MAX_BYTES} are expected"
-            )
-        _announce(url, part, start, total)
-        # A server without ranges sends again what is there, which is passed over: if it
-        # breaks off, nothing is lost.
-        again = had - start if total is None or total >= had else 0
-        size = start = start + again
-        with (
-            part.open("ab" if start else "wb") as file,
-            _progress(start, total) as show,
-        ):
-            for piece in _pieces(response, again):
+        start = _check(response, asked, size)
+        _announce(url, part, start, size)
+        got = had
+        with part.open("ab") as file, _progress(had, size) as show:
+            # A server without ranges sends again what is there, which is passed over:
+            # if it breaks off, nothing is lost.
+            for piece in _pieces(response, had - start):
+                got += len(piece)
+                if got > size:
+                    file.truncate(had)
+                    raise InputError(f"sends more than the file's {size} bytes")
                 file.write(piece)
                 file.flush()  # what came is kept even if the process is killed
-                size += len(piece)
-                show(size)
-                if size > MAX_BYTES:
-                    break
+                show(got)
             # So that even a power failure leaves no verified file that is not whole.
             os.fsync(file.fileno())
-    if size > MAX_BYTES:
-        part.unlink()
-        raise InputError(f"sends more than the {MAX_BYTES} bytes that are expected")
-    if total is not None and size < total:
-        raise _BrokenOffError(f"sent {size} of {total} bytes")
-    return start > 0
+    if got < size:
+        raise _BrokenOffError(f"sent {got} of {size} bytes")
+    return had > 0
 
 
-def _check(response: requests.Response, part: Path, had: int) -> tuple[int, int | None]:
-    """Returns at which byte the answer starts, and the file's size if it is said.
+def _check(response: requests.Response, asked: int, size: int) -> int:
+    """Returns at which byte of the file the answer starts.
 
-    `had` is the size of `part`, and the byte from which on the file was asked for.
+    `asked` is the byte from which on it was asked for; `size` is the wanted file's.
 
     Raises:
-        InputError: the answer is not a file.
+        InputError: the answer is not the file.
         _BrokenOffError: the server is in trouble, or sends other bytes than asked for.
     """
     status = response.status_code
     if status in (408, 429) or status >= 500:
         raise _BrokenOffError(f"answers with HTTP status {status}")
-    if status != 200 and not (status == 206 and had):
+    if status != 200 and not (status == 206 and asked):
         raise InputError(f"answers with HTTP status {status}")
     if response.headers.get("Content-Type", "").lower().startswith("text/html"):
         raise InputError("sends a web page in place of the file")
-    left = response.raw.length_remaining  # None where the answer does not say it
-    if status == 200:
-        return 0, left
-    span = response.headers.get("Content-Range", "")
-    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", span, re.ASCII)
-    if not match or int(match[1]) != had:
-        part.unlink()  # The next try starts anew, and so asks for no range.
-        raise _BrokenOffError(
-            f"sends {span!r} where bytes from {had} on were asked for"
-        )
-    if match[2] != "*":
-        return had, int(match[2])
-    return had, None if left is None else had + left
+    start, total = 0, response.raw.length_remaining  # None where it is not said
+    if status == 206:
+        span = response.headers.get("Content-Range", "")
+        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", span, re.ASCII)
+        if not match or int(match[1]) != asked:
+            raise _OtherRangeError(
+                f"sends {span!r} where bytes from {asked} on were asked for"
+            )
+        start, total = asked, None if match[2] == "*" else int(match[2])
+    if total not in (None, size):
+        raise InputError(f"has a file of {total} bytes, need one of {size}")
+    return start
 
 
 def _pieces(response: requests.Response, again: int) -> Iterator[bytes]:
@@ -249,18 +247,17 @@ def _pieces(response: requests.Response, again: int) -> Iterator[bytes]:
         raise _BrokenOffError("broke off the connection") from error
 
 
-def _announce(url: str, part: Path, start: int, total: int | None) -> None:
-    size = "unknown size" if total is None else _megabytes(total)
-    line = f"downloading {_public(url)} to {part.with_suffix('')}: {size}"
+def _announce(url: str, part: Path, start: int, size: int) -> None:
+    line = f"downloading {_public(url)} to {part.with_suffix('')}: {_megabytes(size)}"
     if start:
         line += f", going on from {_megabytes(start)}"
-    if total is not None and urlsplit(url).hostname in HOST_RATES:
-        line += f"; {estimate(url, total - start)}"
+    if urlsplit(url).hostname in HOST_RATES:
+        line += f"; {estimate(url, size - start)}"
     _say(line)
 
 
 @contextmanager
-def _progress(start: int, total: int | None) -> Iterator[Callable[[int], None]]:
+def _progress(start: int, total: int) -> Iterator[Callable[[int], None]]:
     """Draws a bar if standard error is a terminal, and prints lines otherwise.
 
     Yields:
@@ -291,17 +288,16 @@ def _progress(start: int, total: int | None) -> Iterator[Callable[[int], None]]:
             return
         shown = now
         rate = (size - start) / (now - began)
-        line = f"{_megabytes(size)} at {rate / 1e3:.0f} kB/s"
-        if total is not None:
-            left = datetime.timedelta(seconds=round((total - size) / rate))
-            line += f", {left} left of {_megabytes(total)}"
-        _say(line)
+        left = datetime.timedelta(seconds=round((total - size) / rate))
+        of = f"{left} left of {_megabytes(total)}"
+        _say(f"{_megabytes(size)} at {rate / 1e3:.0f} kB/s, {of}")
 
     yield show
 
 
 @contextmanager
-def _locked(target: Path) -> Iterator[None]:
+def locked(target: Path) -> Iterator[None]:
+    """Holds a lock on what is downloaded to `target`, once no other process does."""
     target.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(target.with_name(f".{target.name}.lock"), mode=0o644)
     try:
@@ -355,4 +351,5 @@ def _public(url: str) -> str:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    with suppress(OSError):  # where nobody reads it any more
+        print(line, file=sys.stderr, flush=True)

@@ -5,8 +5,9 @@ import socket
 import threading
 from urllib.parse import urlsplit
 
-# Longest time that `reachable` takes, including the name look-up.
-PROBE_SECONDS = 8.0
+# Longest time that `reachable` takes, including the name look-up, and longest time for
+# one of a host's addresses: the first may be silent, as where IPv6 does not work.
+PROBE_SECONDS, ADDRESS_SECONDS = 8.0, 3.0
 
 # Slowest and fastest rate in bytes per second. CIFAR's host has been slow since June
 # 2026 (pytorch/vision#9536, keras#23699); for others a common range is assumed.
@@ -32,7 +33,7 @@ def reachable(url: str) -> bool:
             parts = urlsplit(asked if "://" in asked else f"http://{asked}")
             port = parts.port or (443 if parts.scheme == "https" else 80)
             address = (parts.hostname, port)
-            with socket.create_connection(address, timeout=PROBE_SECONDS):
+            with socket.create_connection(address, timeout=ADDRESS_SECONDS):
                 answers.append(True)
 
     # A name look-up has no timeout: if it takes too long, its thread is abandoned.
@@ -40,6 +41,12 @@ def reachable(url: str) -> bool:
     thread.start()
     thread.join(PROBE_SECONDS)
     return bool(answers)
+
+
+def in_folder(url: str, file: str) -> str:
+    """Returns the address of a file in the folder that `url` names, with its query."""
+    parts = urlsplit(url)
+    return parts._replace(path=f"{parts.path.rstrip('/')}/{file}").geturl()
 
 
 def estimate(url: str, size: int) -> str:

@@ -58,18 +58,21 @@ def read(files: list[Path], label_column: str, side: int) -> tuple[Any, Any]:
     for path in files:
         try:
             has = pyarrow.parquet.read_schema(path).names
-            column = next(name for name in IMAGE_COLUMNS if name in has)
+            column = next((name for name in IMAGE_COLUMNS if name in has), "")
+            if not column or label_column not in has:
+                raise InputError(
+                    f"{path} has the columns {', '.join(has)};"
+                    f" {' or '.join(IMAGE_COLUMNS)} and {label_column} are needed; take"
+                    " the files of the data set"
+                )
             table = pyarrow.parquet.read_table(path, columns=[column, label_column])
             labels.append(_labels(table[label_column].to_numpy()))
             with warnings.catch_warnings():
                 # Its size is refused anyway.
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
                 images += [_decode(cell, side) for cell in table[column].to_pylist()]
-        except StopIteration:
-            raise InputError(
-                f"{path} has the columns {', '.join(has)}; {' or '.join(IMAGE_COLUMNS)}"
-                f" and {label_column} are needed; take the files of the data set"
-            ) from None
+        except InputError:
+            raise
         # pyarrow and Pillow raise many kinds of errors for a damaged file.
         except Exception as error:
             raise InputError(

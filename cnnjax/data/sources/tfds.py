@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -95,15 +95,13 @@ def load(
             " data.file"
         )
 
-    def find(place: Path) -> Copy | None:
+    def find(place: Path) -> Iterator[Copy]:
         try:
-            prepared = find_prepared(place, base, config, version)
-            if prepared:
-                files = tuple(
-                    sorted(path for path in prepared.rglob("*") if path.is_file())
-                )
-                return Copy(prepared, BY_TFDS, files, partial(_read, prepared))
-            return cifar.find(place, published) if published else None
+            if prepared := find_prepared(place, base, config, version):
+                files = sorted(path for path in prepared.rglob("*") if path.is_file())
+                yield Copy(prepared, BY_TFDS, tuple(files), partial(_read, prepared))
+            if published:
+                yield from cifar.copies(place, published)
         except OSError as error:
             raise not_listed(place, error) from error
 
@@ -113,17 +111,30 @@ def load(
             _say_splits(name, copy.path)
         return cache.load(copy, with_test=with_test, keep=keep)
 
+    def first_whole(place: Path) -> Dataset | None:
+        failed = None
+        for copy in find(place):
+            if failed:
+                print(f"passed over: {failed}", flush=True)
+            try:
+                return read(copy)
+            except InputError as error:
+                failed = error
+        if failed:
+            raise failed
+        return None
+
     named = directory or variable  # or else the first of the usual places
-    copy = find(root) if named or not published else None
-    if copy is None and named:
+    dataset = first_whole(root) if named or not published else None
+    if dataset is None and named:
         _check_not_near(name, root, "data.dir" if directory else "TFDS_DATA_DIR", find)
-    if copy is None and published:
+    if dataset is None and published:
         # In place of a folder that is named and missing, no other is taken.
         missing = directory and not os.path.isdir(root)
         for place in () if missing else cifar.usual_places():
             try:
-                if found := find(place):
-                    return read(found)
+                if dataset := first_whole(place):
+                    return dataset
             except InputError as error:
                 print(f"passed over: {error}", flush=True)
         if not download:
@@ -131,16 +142,16 @@ def load(
                 f"{name} is not prepared in {root} and data.download=False;"
                 f" {cifar.advice(published, root)}"
             )
-        copy = cifar.download(published, root, mirror)
-    elif copy is None:
+        return read(cifar.download(published, root, mirror))
+    if dataset is None:
         downloading.prepare(name, root, download, mirror)
-        copy = find(root)
-    if copy is None:
+        dataset = first_whole(root)
+    if dataset is None:
         raise InputError(
             f"TFDS prepared {name} in {root}, but not in a form that can be read; "
             "features.json and dataset_info.json are needed; remove it and try again"
         )
-    return read(copy)
+    return dataset
 
 
 def _say_splits(name: str, prepared: Path) -> None:
@@ -166,15 +177,16 @@ def _test_split(splits: Iterable[str]) -> str:
 
 
 def _check_not_near(
-    name: str, root: Path, named_by: str, find: Callable[[Path], Copy | None]
+    name: str, root: Path, named_by: str, find: Callable[[Path], Iterator[Copy]]
 ) -> None:
     """Raises InputError if the set lies in a folder above `root` or directly below."""
     found = None
     for place in (*Path(os.path.realpath(root)).parents[:3], *_folders(root)):
-        # What is damaged there, or may not be listed, is nothing to point at.
+        # What is damaged there, or may not be listed, is nothing to point at, and files
+        # that are called as the hub's may be another project's.
         with contextlib.suppress(InputError):
-            if found is None and find(place):
-                found = place
+            if any(copy.form != cifar.PARQUET for copy in find(place)):
+                found = found or place
     if found:
         raise InputError(
             f"{name} is not in {root}, which {named_by} names, but in {found}; set"
@@ -183,6 +195,12 @@ def _check_not_near(
 
 
 def _read(prepared: Path, with_test: bool) -> Dataset:
+    for file in _METADATA:
+        if not (prepared / file).is_file():
+            raise InputError(
+                f"{prepared} has no {file}; a whole prepared set is needed; remove "
+                "that folder or copy it again"
+            )
     tf = import_tensorflow(datasets=True)
     import tensorflow_datasets as tfds
 
@@ -289,8 +307,7 @@ def find_prepared(root: Path, base: str, config: str, version: str) -> Path | No
     A `config` of "" means the only one or none, a `version` of "" the highest one.
 
     Raises:
-        InputError: there are several configurations and `config` is "", or metadata of
-            the prepared set are missing.
+        InputError: there are several configurations and `config` is "".
     """
     folder = root / base / config
     versions = _versions(folder, version)
@@ -308,12 +325,6 @@ def find_prepared(root: Path, base: str, config: str, version: str) -> Path | No
         versions = next(iter(configs.values()), [])
     if not versions:
         return None
-    for file in _METADATA:
-        if not (versions[-1] / file).is_file():
-            raise InputError(
-                f"{versions[-1]} has no {file}; a whole prepared set is needed; remove "
-                "that folder or copy it again"
-            )
     return versions[-1]
 
 

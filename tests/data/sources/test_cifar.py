@@ -349,6 +349,8 @@ def test_a_picture_of_any_size_is_refused_in_one_line(tmp_path, recwarn):
 def test_other_parquet_files_are_refused(tmp_path, monkeypatch):
     write_parquet(tmp_path / "columns", "cifar10", official, column="picture")
     assert_refused(tmp_path / "columns", "has the columns picture, label; img or image")
+    write_parquet(tmp_path / "fine", "cifar100", official)
+    assert_refused(tmp_path / "fine", "columns img, fine_label; img or image and label")
     write_parquet(tmp_path / "shuffled", "cifar10", lambda _, n: np.arange(n)[::-1])
     assert_refused(tmp_path / "shuffled", "55 rows of train are not cifar10 as")
     write_parquet(tmp_path / "cut", "cifar10", official)
@@ -409,6 +411,39 @@ def test_a_folder_beside_the_named_one_is_pointed_at(name, tmp_path):
         assert_refused(root, f"{words}; set data.dir to that", name=name)
 
 
+def test_what_is_called_as_the_hub_s_files_is_not_pointed_at(tmp_path):
+    table = pyarrow.table({"text": ["a"], "target": [1]})
+    parquet.write_table(table, tmp_path / "train-0001.parquet")
+    (tmp_path / "data").mkdir()
+    with pytest.raises(MissingDatasetError, match=r"not prepared in .*/data"):
+        load(tmp_path / "data")
+    assert_refused(tmp_path, "has the columns text, target; img or image and label")
+
+
+def test_a_whole_copy_is_taken_from_beside_damaged_ones(tmp_path, capsys):
+    """What an interrupted download, unpacking or copying leaves hides nothing."""
+    known = SETS["cifar10"]
+    (archive,) = known.binary.archives
+    write(tmp_path / "whole" / known.binary.folder, binary("cifar10"))
+    wanted = load(tmp_path / "whole").fingerprint
+    root = tmp_path / "root"
+    (root / "cifar10" / "3.0.2").mkdir(parents=True)
+    (root / "cifar10" / "3.0.2" / "features.json").write_text("{}")
+    (root / archive).write_bytes(b"half")
+    batch, content = next(iter(batches("cifar10").items()))
+    write(root / known.pickled.folder, {batch: content})
+    with pytest.raises(InputError, match=f"{known.pickled.folder} has no"):
+        load(root)
+    out = capsys.readouterr().out
+    assert out.count("passed over: ") == 2
+    assert "has no dataset_info.json" in out and f"{archive} cannot be read" in out
+    whole = root / known.pickled.archives[0]
+    pack(whole, known.pickled.folder, batches("cifar10"))
+    assert load(root).fingerprint == wanted
+    out = capsys.readouterr().out
+    assert out.count("passed over: ") == 3 and f"from {whole} (pickled)" in out
+
+
 def test_all_copies_use_the_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "user_cache", lambda: tmp_path / "cache")
     write(tmp_path / "cifar-10-batches-py", batches("cifar10"))
@@ -449,21 +484,38 @@ def test_a_mirror_gives_the_archive_which_is_kept(
     address, asked = mirror
     monkeypatch.setattr(cifar, "reachable", lambda url: url.startswith(address))
     name = "cifar-10-binary.tar.gz"
-    pack(tmp_path / "served" / name, "cifar-10-batches-bin", binary("cifar10"))
-    for i, end in enumerate(("", "/", f"/{name}", f"/{name}?key=a/b")):
+
+    def serve(contents):
+        path, known = tmp_path / "served" / name, SETS["cifar10"]
+        pack(path, "cifar-10-batches-bin", contents)
+        sized = published.dataclasses.replace(known, size=path.stat().st_size)
+        monkeypatch.setitem(SETS, "cifar10", sized)
+
+    serve(binary("cifar10"))
+    for i, (end, wanted) in enumerate(
+        (
+            ("", f"/{name}"),
+            ("/", f"/{name}"),
+            ("?key=a/b", f"/{name}?key=a/b"),
+            (f"/{name}", f"/{name}"),
+            (f"/{name}?key=a/b", f"/{name}?key=a/b"),
+        )
+    ):
         root, url = tmp_path / f"r{i}", f"{address}{end}"
         found = load(root, mirror=url, download=True)
-        assert asked == [max(end, f"/{name}")]
+        assert asked == [wanted]
         assert len(found.train.labels) == 5 * BATCH
         assert (root / cifar.MANUAL / name).is_file()
         load(root, mirror=url, download=True)
         assert len(asked) == 1
         asked.clear()
-    assert capsys.readouterr().out.count("www.cs.toronto.edu cannot be reached") == 4
+    assert capsys.readouterr().out.count("www.cs.toronto.edu cannot be reached") == 5
+    with pytest.raises(InputError, match="need one that begins with http://"):
+        load(tmp_path / "3", mirror="host/folder", download=True)
     with pytest.raises(MissingDatasetError, match=r"data\.download=False"):
         load(tmp_path / "3", mirror=address)
     contents = binary("cifar10") | {"test_batch.bin": bytes(3073 * TEST)}
-    pack(tmp_path / "served" / name, "cifar-10-batches-bin", contents)
+    serve(contents)
     with pytest.raises(MissingDatasetError, match=r"test_batch\.bin is not the off"):
         load(tmp_path / "4", mirror=address, download=True)
     left = [p for p in (tmp_path / "4").rglob("*") if p.is_file()]

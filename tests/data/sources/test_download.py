@@ -3,6 +3,8 @@ import io
 import socket
 import sys
 import tarfile
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -219,6 +221,28 @@ def test_interrupting_cleans_up_and_goes_on_upwards(tmp_path, monkeypatch, regis
     with pytest.raises(KeyboardInterrupt):
         prepare(tmp_path)
     assert not (tmp_path / "downloads" / "extracted").exists()
+
+
+def test_two_that_prepare_one_set_take_turns(tmp_path, monkeypatch, register):
+    inside, most = [], []
+
+    def slowly(self, **_):
+        inside.append(self)
+        most.append(len(inside))
+        time.sleep(0.2)
+        inside.pop()
+
+    register(make_archive(tmp_path))
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", slowly)
+    both = [
+        threading.Thread(target=download.prepare, args=("cifar10", tmp_path, False))
+        for _ in range(2)
+    ]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    assert most == [1, 1]
 
 
 def test_without_tfds_the_set_is_missing(tmp_path, monkeypatch):

@@ -46,6 +46,34 @@ def test_reachable_asks_the_host_or_the_proxy(monkeypatch):
     assert [part for address in asked for part in address] == expected
 
 
+def test_a_silent_address_of_a_host_is_not_its_last(monkeypatch):
+    def look_up(*_, **__):
+        kind = socket.AF_INET, socket.SOCK_STREAM, 6, ""
+        return [(*kind, ("192.0.2.1", 80)), (*kind, ("127.0.0.1", 80))]
+
+    class Socket:
+        def __init__(self, *_):
+            self.timeout = 0.0
+
+        def settimeout(self, seconds):
+            self.timeout = seconds
+
+        def connect(self, address):
+            if address[0] == "192.0.2.1":
+                time.sleep(self.timeout)
+                raise TimeoutError
+
+        def close(self):
+            pass
+
+        __enter__ = __exit__ = lambda self, *_: None
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(socket, "socket", Socket)
+    monkeypatch.setattr(hosts, "ADDRESS_SECONDS", 0.1)
+    assert hosts.reachable("http://a.org/b")
+
+
 def test_reachable_gives_up_on_a_name_server_that_does_not_answer(monkeypatch):
     def wait(*_, **__):
         time.sleep(2)

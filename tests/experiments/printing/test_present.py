@@ -1,0 +1,32 @@
+"""What is on the machine is found where it is."""
+
+import os
+
+from printing import present
+
+
+def test_what_is_there_is_found_where_it_is(tmp_path, monkeypatch):
+    for version in ("cats/1.0.0", "dogs/small/2.1.0"):
+        folder = tmp_path / "named" / version
+        folder.mkdir(parents=True)
+        (folder / "features.json").write_text("{}")
+        (folder / "dogs.tfrecord").write_bytes(b"x" * 100)
+        (folder / "broken").symlink_to(tmp_path / "nowhere")
+    manual = tmp_path / "named" / "downloads" / "manual"
+    manual.mkdir(parents=True)
+    (manual / "cifar.tar.gz").write_bytes(b"x" * 7)
+    found = present.find(tmp_path / "named")
+    assert [(one.name, one.size) for one in found] == [
+        ("cats:1.0.0", 102),
+        ("cifar.tar.gz", 7),
+        ("dogs/small:2.1.0", 102),
+    ]
+    assert found[1].path == manual / "cifar.tar.gz"
+    assert present.find(tmp_path / "nowhere") == []
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "set"))
+    named = os.path.join(tmp_path, "named")
+    usual = tmp_path / "tensorflow_datasets"
+    assert present.roots(named) == [tmp_path / "named", tmp_path / "set", usual]
+    assert present.roots(str(usual)) == [usual, tmp_path / "set"]
