@@ -1,5 +1,6 @@
 """Command lines of the scripts: flags, finding the configuration, exit codes."""
 
+import errno
 import io
 import os
 import re
@@ -27,7 +28,7 @@ USAGE = """\
                         run of the same configuration goes on with it"""
 
 USAGE_ON_RUN = """\
---workdir=DIR           folder of a run; it is left as it is
+--workdir=DIR           folder of a run
 --config.FIELD=VALUE    in place of the run's own, above all data.name and data.dir"""
 
 _DEFINE: dict[type, Callable[..., Any]] = {
@@ -125,19 +126,18 @@ def main_on_runs(
         return values
 
     def parse_and_run(argv: Sequence[str]) -> None:
-        named = flag_values()
+        named, expand = flag_values(), os.path.expanduser
         with _flag_errors():
             named(argv, known_only=True)
         given = [
             part
             for value in named["workdir"].value or ()
-            for part in ([value] if Path(value).is_dir() else value.split(","))
+            for part in ([value] if os.path.isdir(expand(value)) else value.split(","))
         ]
         if not all(given) or not given:
             raise InputError("got no --workdir=DIR, need the folder of a run")
-        folders = [Path(os.path.expanduser(part)) for part in given]
         found = []
-        for folder in dict.fromkeys(folders):
+        for folder in dict.fromkeys(Path(expand(part)) for part in given):
             stored = configs.from_stored(files.read_json(folder / files.CONFIG))
             values = flag_values()
             with _flag_errors():  # this already looks up the fields in argv
@@ -264,8 +264,8 @@ def with_path(argv: Sequence[str], default: str) -> list[str]:
             given += 1
     if given > 1:
         raise InputError(f"got --config {given} times, need one file; leave out others")
-    scripts = Path(argv[0]).resolve().parent
-    candidates = [Path(path).resolve(), scripts / path]
+    scripts, file = Path(argv[0]).resolve().parent, os.path.expanduser(path)
+    candidates = [Path(file).resolve(), scripts / file]
     for candidate in candidates:
         if candidate.is_file():
             del argv[at:until]
@@ -315,7 +315,9 @@ def exit_with(parse_and_run: Callable[[Sequence[str]], None], usage: str) -> Non
         code = _complain(error, BAD_INPUT)
     except BrokenPipeError:  # the reader, such as `head`, has had enough
         code = BROKEN_PIPE
-    except (RunError, OSError, MemoryError) as error:
+    except OSError as error:
+        code = _complain(*_explained(error))
+    except (RunError, MemoryError) as error:
         code = _complain(error, getattr(error, "exit_code", FAILED))
     except KeyboardInterrupt:
         code = _complain("stopped by Ctrl-C", CTRL_C)
@@ -325,6 +327,15 @@ def exit_with(parse_and_run: Callable[[Sequence[str]], None], usage: str) -> Non
             raise
         code = _complain(explained, BAD_INPUT)
     sys.exit(_flushed(code))
+
+
+def _explained(error: OSError) -> tuple[str, int]:
+    """Returns what to say of an error that the system reports, and the exit code."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error}; free some space and call the same command again", FAILED
+    if error.errno in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP):
+        return f"{error}; need a path that may be used; correct it", BAD_INPUT
+    return str(error), FAILED
 
 
 def _open_streams() -> None:

@@ -35,10 +35,12 @@ def run(arguments: list[str], only: str, out: str) -> None:
     unknown = [group for group in groups if group not in GROUPS]
     if unknown:
         raise InputError(f"got --only={only}, need some of {','.join(GROUPS)}")
+    if Path(out).is_dir():
+        raise InputError(f"got --out={out}, a folder, need a file; name one in it")
     path, start = Path(out), time.perf_counter()
     with files.writing(path, "out"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()  # fails now rather than after a minute
+        path.open("a").close()  # fails now rather than after a minute
     # What is checked is compiled by this machine, now.
     backend.start(compile_cache=False)
     # Here and not above, so that --help need not wait for JAX.

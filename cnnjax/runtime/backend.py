@@ -89,8 +89,8 @@ def start(*, compile_cache: bool = True, deterministic: bool = False) -> None:
         cache_compiled_programs()
     if deterministic:
         # XLA reads this when the backend starts, which has not happened yet.
-        flags = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{flags} {DETERMINISTIC_GPU}".strip()
+        flags = [*environment.xla_flags(), DETERMINISTIC_GPU]
+        os.environ["XLA_FLAGS"] = " ".join(flags)
 
 
 def _check_xla_flags() -> None:

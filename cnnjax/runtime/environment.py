@@ -184,7 +184,7 @@ def record(platform: str) -> dict[str, Any]:
         if hasattr(jax.config, option)
     }
     found |= {name: os.environ[name] for name in variables if name in os.environ}
-    for flag in _xla_flags():
+    for flag in xla_flags():
         name, _, value = flag.partition("=")
         other_platform = platform == "cpu" and name.startswith("--xla_gpu_")
         if not other_platform and not name.startswith(HARMLESS_XLA_FLAGS):
@@ -192,7 +192,7 @@ def record(platform: str) -> dict[str, Any]:
     return found
 
 
-def _xla_flags() -> list[str]:
+def xla_flags() -> list[str]:
     """Returns XLA's flags; like XLA it takes a value without a dash for a file."""
     given = os.environ.get("XLA_FLAGS", "")
     if given.strip() and not given.lstrip().startswith("-"):

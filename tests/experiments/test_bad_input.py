@@ -1,6 +1,7 @@
 """Bad input is one line and exit code 2, and nothing is written or lost."""
 
 import contextlib
+import errno
 import os
 import pickle
 import re
@@ -358,6 +359,53 @@ def test_a_configuration_that_raises_names_its_line(call, tmp_path):
     file.write_text(CONFIG.format(change="undefined_name"))
     done = call("cifar10.py", f"--config={file}", cwd=tmp_path)
     assert_one_line(done, rf"NameError: .*'undefined_name'.* \({file}:5\)")
+
+
+def test_a_home_folder_is_found(call, environment, tmp_path, monkeypatch):
+    monkeypatch.setitem(environment, "HOME", str(tmp_path))
+    (tmp_path / "own.py").write_text(CONFIG.format(change="config.seed = -7"))
+    assert_one_line(call("cifar10.py", "--config=~/own.py"), "got seed=-7")
+    (tmp_path / "one,run").mkdir()
+    for script in ("evaluate.py", "report.py"):
+        done = call(script, "--workdir=~/one,run")
+        assert_one_line(done, rf"{tmp_path}/one,run/config\.json")
+
+
+@pytest.mark.parametrize("script", ["verify.py", "cifar10_tensorflow.py"])
+def test_a_folder_in_place_of_the_results_file(call, tmp_path, script):
+    done = call(script, f"--out={tmp_path}")
+    assert_one_line(done, f"got --out={tmp_path}, a folder, need a file")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "flags",
+    ["evaluate.py --workdir=", "export.py --to=a --workdir=", "inspect_data.py --dir="],
+)
+def test_a_path_that_the_system_does_not_take(call, tmp_path, flags):
+    script, *flags = f"{flags}{tmp_path / ('x' * 300)}".split()
+    assert_one_line(call(script, *flags, cwd=tmp_path), "File name too long")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "words"),
+    [
+        (errno.ENOSPC, 1, r"No space left .*: 'a'; free some space and call the same"),
+        (errno.EACCES, 2, "Permission denied: 'a'; need a path that may be used"),
+        (errno.EIO, 1, "put error: 'a'"),
+    ],
+)
+def test_what_the_system_refuses_is_told_with_what_to_do(
+    monkeypatch, capsys, number, code, words
+):
+    def fail(argv):
+        raise OSError(number, os.strerror(number), "a")
+
+    monkeypatch.setattr(sys, "argv", ["evaluate.py"])
+    with pytest.raises(SystemExit) as exited:
+        cli.exit_with(fail, "")
+    assert exited.value.code == code
+    assert re.fullmatch(rf"error: .*{words}.*\n", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("length", [10, 100_000])  # the latter, before the last flush

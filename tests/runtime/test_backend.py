@@ -122,13 +122,15 @@ def test_every_core_is_a_device_unless_jax_is_told_otherwise(start) -> None:
         assert (int(found[0]), found[1]) == (count, at_once)
 
 
-def test_determinism_is_asked_of_xla_beside_its_other_flags(start) -> None:
+def test_determinism_is_asked_of_xla_beside_its_other_flags(start, tmp_path) -> None:
     mine = "--xla_cpu_enable_fast_math=false"
-    done = start("deterministic=True", XLA_FLAGS=mine)
-    assert done.stdout.splitlines()[0].split()[1:] == [
-        mine,
-        *backend.DETERMINISTIC_GPU.split(),
-    ]
+    (tmp_path / "flags.txt").write_text(f"{mine}\n")
+    for given in (mine, str(tmp_path / "flags.txt")):  # of a file, too
+        done = start("deterministic=True", XLA_FLAGS=given)
+        assert done.stdout.splitlines()[0].split()[1:] == [
+            mine,
+            *backend.DETERMINISTIC_GPU.split(),
+        ]
 
 
 def test_it_is_quiet_unless_asked(monkeypatch):
