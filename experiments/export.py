@@ -7,7 +7,8 @@ python experiments/export.py --workdir=runs/base --to=cifar.safetensors
 --to=FILE         the file to write; its card, which describes input and output, is
                   FILE.json. With the suffix .safetensors it holds the weights, with
                   any other a program in StableHLO for CPU and CUDA
---seed_index=K    the K-th network of a run of several seeds, from 0 [all, averaged]
+--seed_index=K    the K-th network of a run of several seeds, from 0 [all: their
+                  probabilities averaged, or every one's weights]
 """
 
 from pathlib import Path

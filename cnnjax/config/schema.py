@@ -100,7 +100,7 @@ FIELDS = {
     "data.num_classes": dataclasses.replace(
         _at_least(0, 0, "classes; 0 for as many as the data have"), is_new=True
     ),
-    # "auto" is "device" on a GPU, and else "tfdata"; see `for_platform`.
+    # "auto" is "device" on a GPU or of several seeds; else "tfdata".
     "data.pipeline": _one_of("auto", "tfdata", "device", "auto"),
     "data.workers": Field(16, "1 to 256 threads", lambda v: 1 <= v <= 256),
     "data.val_examples": _at_least(

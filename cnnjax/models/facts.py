@@ -23,12 +23,12 @@ class Facts:
             `label_smoothing` too.
         penalised: the layers whose kernels L1 and L2 penalise; None for every kernel.
         normalise: how the input is scaled, see `data.augment.normalise`.
-        output_layer: name of the layer that returns the logits; without a layer of this
-            name it is the last one, and "" is none.
+        output_layer: name of the layer that returns the logits; "" is none. Without a
+            layer of this name summaries take the last one, and Muon leaves out none.
         activation: of every other layer with weights, for summaries.
         has_dropout: whether the training accuracy takes an extra pass without dropout,
             as the chapter prints it for such networks.
-        dataset: what a script trains the network on if no data set is named.
+        dataset: what it is trained on where neither user nor script names one.
         stand_in: the embedded data set that replaces `dataset` if that is missing.
     """
 

@@ -7,14 +7,15 @@
 # Run it from the root of the repository. Part 1 verifies and times; part 2 trains, on
 # the same machine: several seeds looped over, or batched where part 1 found that faster.
 # IN is a folder with the packed pictures, unpack.py beside them, and whl/ with the wheels
-# of ml_collections and, where it is missing, filelock; without IN, KEPT/npz and KEPT/site
-# are there already.
+# of ml_collections and, where it is missing, filelock; without IN, KEPT/npz with
+# cifar10.npz and mnist.npz, and KEPT/site with the packages, are there already.
 #
 # Each part takes five minutes at most: every command has its own limit, and the most
 # important comes first. OUT has at most five files, written as results come:
 # verify.json, benchmark.json, peers.json, runs.tgz (the runs' folders without their
-# checkpoints, for `tables.py --add`) and log.txt. A second call is faster, as programs
-# are kept compiled, and training goes on where the first one has stopped (KEPT/runs).
+# checkpoints; `tables.py --add` takes them once it has rows for them) and log.txt. A
+# second call is faster, as programs are kept compiled, and training goes on where the
+# first one has stopped (KEPT/runs).
 #
 # To try it on a CPU: STEPS=2 shortens the trainings, SEEDS=1 has one seed in each,
 # ROUNDS=1 times each case once, and LIMIT=10 multiplies the limits.
