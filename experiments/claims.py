@@ -14,7 +14,7 @@ python experiments/claims.py --budget=quick --only=size,arithmetic
 --workdir=DIR     folder of the runs [runs/claims]
 
 A row is judged with 4 seeds; while it cannot be told, again with 8 and with 16 (quick:
-once, with 2). The intervals are wide enough for looking up to three times. What is
+once, with 2). The intervals are wide enough for looking several times. What is
 undecided then says how many seeds would tell. Claims about 100,000 steps take the runs
 that experiments/results/runs.json records of the data set, if it has them.
 
