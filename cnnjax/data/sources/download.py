@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import shutil
 from functools import partial
 from pathlib import Path
@@ -107,9 +108,11 @@ def where_to_get(name: str, root: Path) -> str:
 def one_line(error: BaseException) -> str:
     """Returns the first and last line of an error's message.
 
-    In between, TFDS prints the whole example on which it failed.
+    In between, TFDS prints the whole example on which it failed; TensorFlow puts its
+    name of the operation before it.
     """
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    text = re.sub(r"\{\{.*?\}\}", "", str(error))
+    lines = text.strip().splitlines() or [type(error).__name__]
     return " ... ".join(
         line.strip()[:200] for line in dict.fromkeys(lines[:1] + lines[-1:])
     )

@@ -92,6 +92,8 @@ def _labels(values: np.ndarray) -> np.ndarray:
 
 def _decode(cell: Any, side: int) -> np.ndarray:
     encoded = cell["bytes"] if isinstance(cell, dict) else cell
+    if not encoded:
+        raise ValueError("a picture is missing")
     with Image.open(io.BytesIO(encoded), formats=("PNG",)) as picture:
         if picture.size != (side, side) or picture.mode != "RGB":
             raise ValueError(f"a picture is {picture.mode}, {picture.size}")

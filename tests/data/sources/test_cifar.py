@@ -365,6 +365,9 @@ def test_other_parquet_files_are_refused(tmp_path, monkeypatch):
     parquet.write_table(table, tmp_path / "cells" / "train-0.parquet")
     parquet.write_table(table, tmp_path / "cells" / "test-0.parquet")
     assert_refused(tmp_path / "cells", "cannot be read")
+    table = pyarrow.table({"img": [{"bytes": None, "path": "a"}], "label": [1]})
+    parquet.write_table(table, tmp_path / "cells" / "train-0.parquet")
+    assert_refused(tmp_path / "cells", r"cannot be read \(a picture is missing\)")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert_refused(tmp_path / "cells", r"cnnjax\[parquet\]", kind=MissingPackageError)
 
