@@ -1,5 +1,7 @@
 """Evaluates a run on the full test set of its own data, or of other data.
 
+The run's folder is left as it is.
+
 python experiments/evaluate.py --workdir=runs/base --config.data.name=cifar10
 
 --checkpoint=best       the one with the highest accuracy on the validation split, in

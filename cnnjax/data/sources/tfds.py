@@ -45,13 +45,13 @@ def load(
     mirror: str = "",
     keep: bool = False,
 ) -> Dataset:
-    """Loads the first copy of a data set on this machine, or downloads the set.
+    """Loads the first whole copy of a data set on this machine, or downloads the set.
 
     Prepared data are read without the code that made them, so that TFDS need not know
     the set. If there is no "test" split, "validation" is used; splits that are not used
     are named. CIFAR-10 and CIFAR-100 are read in other forms too, and found in other
-    places (`cifar`), unless the folder that is named is missing. Copies in these places
-    that are damaged are passed over, with a message.
+    places (`cifar`), unless the folder that is named is missing. Damaged copies are
+    passed over, with a message, unless those of the folder that is named are all so.
 
     Args:
         name: `NAME`, `NAME/CONFIG`, `NAME:VERSION` or `NAME/CONFIG:VERSION`; without a
@@ -185,8 +185,8 @@ def _check_not_near(
         # What is damaged there, or may not be listed, is nothing to point at, and files
         # that are called as the hub's may be another project's.
         with contextlib.suppress(InputError):
-            if any(copy.form != cifar.PARQUET for copy in find(place)):
-                found = found or place
+            if not found and any(c.form != cifar.PARQUET for c in find(place)):
+                found = place
     if found:
         raise InputError(
             f"{name} is not in {root}, which {named_by} names, but in {found}; set"
