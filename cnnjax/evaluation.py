@@ -61,10 +61,11 @@ class Evaluator:
         `num_views` is 1, 5 or 10, see `augment.views`; `top_k` is the `k` of
         `is_among_top`; `clocks` measure compilation.
         """
-        each = math.ceil(batch_size / partitioner.num_devices)
+        sharing = 1 if partitioner.num_seeds > 1 else partitioner.num_devices
+        each = math.ceil(batch_size / sharing)
         if partitioner.platform == "cpu":
             each = min(each, MAX_IMAGES_PER_CPU)
-        self._batch_size = each * partitioner.num_devices
+        self._batch_size = each * sharing
         self._partitioner = partitioner
         step = make_eval_step(
             recipe, num_views=num_views, top_k=top_k, axis_name=partitioner.axis_name

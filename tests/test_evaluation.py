@@ -118,7 +118,12 @@ def test_a_constant_network_is_never_right(monkeypatch: pytest.MonkeyPatch) -> N
         options = {"top_k": top_k, "batch_size": batch_size}
         evaluate, _ = evaluator(8, "jit", recipe_of(Constant()), **options)
         assert evaluate({}, split).correct == correct
-    assert sizes == [16, 16, 8 * evaluation.MAX_IMAGES_PER_CPU]
+    # Of several seeds, every device sees the whole batch.
+    seeds = Partitioner(make_mesh(8), num_seeds=8)
+    evaluate = Evaluator(recipe_of(Constant()), seeds, batch_size=5000, clocks=Clocks())
+    evaluate({"params": {"unused": np.zeros(8)}}, split)
+    most = evaluation.MAX_IMAGES_PER_CPU
+    assert sizes == [16, 16, 8 * most, most]
 
 
 @pytest.mark.parametrize("function", [evaluate, Evaluator, make_eval_step])
