@@ -267,7 +267,7 @@ def with_path(argv: Sequence[str], default: str) -> list[str]:
     scripts, file = Path(argv[0]).resolve().parent, os.path.expanduser(path)
     candidates = [Path(file).resolve(), scripts / file]
     for candidate in candidates:
-        if candidate.is_file():
+        if os.path.isfile(candidate):  # not where it may not be looked for, either
             del argv[at:until]
             return [argv[0], f"--config={candidate}", *argv[1:]]
     looked = " nor at ".join(str(candidate) for candidate in candidates)
@@ -333,8 +333,8 @@ def _explained(error: OSError) -> tuple[str, int]:
     """Returns what to say of an error that the system reports, and the exit code."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{error}; free some space and call the same command again", FAILED
-    if error.errno in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP):
-        return f"{error}; need a path that may be used; correct it", BAD_INPUT
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        return f"{error}; need a path that can be used; correct it", BAD_INPUT
     return str(error), FAILED
 
 

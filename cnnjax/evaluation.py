@@ -43,7 +43,8 @@ class Evaluator:
     """Counts the correct predictions of one network, or of several, on a split.
 
     The step is compiled once: every batch has `batch_size` images, rounded up to a
-    multiple of the devices, but on a CPU at most `MAX_IMAGES_PER_CPU` for each device.
+    multiple of the devices that share it, but on a CPU at most `MAX_IMAGES_PER_CPU` for
+    each of them.
     """
 
     def __init__(

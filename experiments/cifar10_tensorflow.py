@@ -62,7 +62,7 @@ def run(
             f"got --steps={steps} and --threads={threads}, need at least 1 step and at"
             " least 0 threads"
         )
-    if Path(out).is_dir():
+    if out and Path(out).is_dir():
         raise InputError(f"got --out={out}, a folder, need a file; name one in it")
     backend.start()
     # Here and not above, so that --help need not wait for JAX.
@@ -72,9 +72,9 @@ def run(
     from cnnjax.parallel import make_partitioner
     from cnnjax.workdir import files, manifest
 
-    with files.writing(Path(out), "out"):
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        Path(out).open("a").close()  # fails now rather than after the training
+    folder = Path(out).parent
+    with files.writing(folder, "out"):
+        folder.mkdir(parents=True, exist_ok=True)
     tf = import_tensorflow()
     # This has to come before the first operation, which reading the data is.
     tf.config.threading.set_intra_op_parallelism_threads(threads)

@@ -222,14 +222,15 @@ class Checkpoints:
             try:
                 best = integrity.read_meta(self._manager, step)["best"]
                 if best is None:
-                    return None
+                    break
                 where = self._manager, best["step"]
                 state, meta = integrity.read(*where, like, self._run)
                 return state, meta["about"]
             except InputError:
                 raise
             except Exception as error:  # Orbax raises whatever its readers raise.
-                reasons.append(f"{step}: {_reason(error)}")
+                damaged = best["step"] if best else step
+                reasons.append(f"{damaged}: {_reason(error)}")
             if best:  # An older step may record another one, which is not as good.
                 break
             why = f"warning: checkpoint {reasons[-1]}; it may be the best"

@@ -85,8 +85,9 @@ def contrast(what: str, unit: str = "points", *, steps: int = 0) -> Check:
 def planned(looks: Sequence[int]) -> Spending:
     """Returns the share of `ERROR` of each look of a plan: ERROR * seeds / sum(looks).
 
-    A look with more seeds than the plan has is as if it had been planned as the last.
-    `looks` is the number of seeds at each look, ascending.
+    A look with more seeds than the plan has is as if it had been planned as the last:
+    what it tells holds for seeds that nobody has looked at yet. `looks` is the number
+    of seeds at each look, ascending.
     """
 
     def share(seeds: int) -> float:
@@ -148,9 +149,10 @@ def seeds_needed(
     mean, std, _, _ = interval(values)
     ends = [end for end in (check.low, check.high) if math.isfinite(end)]
     distance = min(abs(mean - end) for end in ends)
-    seeds = np.arange(len(values), MANY + 1)
-    told = _half_width(std, seeds, [error(int(n)) for n in seeds]) < distance
-    return int(seeds[np.argmax(told)]) if told.any() else None
+    looks = [n for n in range(len(values), MANY + 1) if error(n)]
+    half = _half_width(std, np.array(looks), [error(n) for n in looks])
+    told = [n for n, wide in zip(looks, half, strict=True) if wide < distance]
+    return told[0] if told else None
 
 
 def judge(

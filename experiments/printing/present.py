@@ -8,7 +8,7 @@ from cnnjax.data.cache import Copy
 from cnnjax.data.dataset import Dataset
 from cnnjax.data.load import EMBEDDED, Source, load_source
 from cnnjax.data.sources import cifar
-from cnnjax.data.sources.published import SETS, Published
+from cnnjax.data.sources.published import COUNTS, SETS, Published
 from cnnjax.data.sources.tfds import BY_TFDS
 from cnnjax.runtime import backend
 
@@ -89,10 +89,13 @@ def load(name: str, directory: str) -> Dataset:
 def _is_of(copy: Copy, published: Published) -> bool:
     """Tells whether Parquet files, whose names any project may use, are of a set."""
     try:
-        from pyarrow.parquet import read_schema
+        from pyarrow.parquet import read_metadata
     except ImportError:
-        return False
+        return True  # it cannot be asked, nor read
     try:
-        return published.label_column in read_schema(copy.files[0]).names
+        about = [read_metadata(path) for path in copy.files]
     except (OSError, ValueError):  # pyarrow's errors are of these kinds
         return False
+    rows = sum(one.num_rows for one in about)
+    names = about[0].schema.to_arrow_schema().names
+    return rows == sum(COUNTS.values()) and published.label_column in names

@@ -234,6 +234,10 @@ def test_the_recipe_in_tensorflow(start, tabulate, root, make_npz, tmp_path):
     (run,) = (run for run in recorded(root) if run["row"] == row)
     assert (run["seeds"], run["final"]) == ([7], record["final"])
     assert "| `base.py` in TensorFlow, 2 steps of 128 | noise |" in texts(root)[0]
+    # Without --out it writes nothing, which is no bad folder.
+    process = start("cifar10_tensorflow.py", "--data=none.npz", cwd=tmp_path)
+    _, err = process.communicate()
+    assert process.returncode == 2 and "none.npz" in err and "--out" not in err
 
 
 def test_the_recipe_in_tensorflow_needs_steps(call):

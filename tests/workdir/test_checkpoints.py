@@ -471,13 +471,20 @@ def test_the_newest_is_the_best_and_damaged(
         assert best_restored(tmp_path) == 2
         said = capfd.readouterr().err
         assert re.fullmatch("warning: checkpoint 3: .*; it may be the best\n", said)
+    # Nor is there none where it was the only one with a score.
+    save_scored(tmp_path / "only", {1: math.nan, 2: 0.7})
+    for path in (tmp_path / "only" / "2" / part).rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"damaged")
+    with pytest.raises(RunError, match=r"best checkpoint in .* \(2: "):
+        best_restored(tmp_path / "only")
 
 
 def test_a_damaged_best_is_not_replaced_by_another_in_silence(tmp_path: Path) -> None:
     save_scored(tmp_path, {1: 0.5, 2: 0.1, 3: 0.2})
     meta = tmp_path / "1" / "meta" / "metadata"
     meta.write_text(meta.read_text().replace("0.5", "0.4"))
-    with pytest.raises(RunError, match=r"best checkpoint in .* \(3: .*SHA-256.*latest"):
+    with pytest.raises(RunError, match=r"best checkpoint in .* \(1: .*SHA-256.*latest"):
         best_restored(tmp_path)
     save_scored(tmp_path, {4: 0.3})
     assert names(tmp_path) == ["1", "3", "4"], "and neither is it deleted"

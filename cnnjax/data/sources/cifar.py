@@ -22,7 +22,7 @@ import numpy as np
 from cnnjax.data.cache import Copy
 from cnnjax.data.dataset import Dataset, MissingDatasetError, Split, make_dataset
 from cnnjax.data.sources import parquet, pickled
-from cnnjax.data.sources.hosts import in_folder, reachable
+from cnnjax.data.sources.hosts import at_mirror, reachable
 from cnnjax.data.sources.published import COUNTS, SETS, SIDE, Form, Published
 from cnnjax.errors import InputError, one_line
 from cnnjax.runtime import backend
@@ -111,8 +111,7 @@ def download(published: Published, root: Path, mirror: str) -> Copy:
     (archive,) = published.binary.archives
     urls = [published.url]
     if mirror:
-        whole = urlsplit(mirror).path.endswith((".gz", ".tgz"))
-        urls.insert(0, mirror if whole else in_folder(mirror, archive))
+        urls.insert(0, at_mirror(mirror, archive))
     # What has no host is no address, which `fetch` says.
     asked = [url for url in urls if not urlsplit(url).hostname or reachable(url)]
     silent = [str(urlsplit(url).hostname) for url in urls if url not in asked]

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cnnjax.data.dataset import MissingDatasetError
-from cnnjax.data.sources.hosts import estimate, in_folder, reachable
+from cnnjax.data.sources.hosts import at_mirror, estimate, reachable
 from cnnjax.data.tensorflow_import import import_tensorflow
 from cnnjax.errors import InputError
 
@@ -134,7 +134,7 @@ def _fetch(files: dict[str, Any], manual: Path, mirror: str) -> None:
 
     for info in files.values():
         target = manual / str(info.filename)
-        url = in_folder(mirror, str(info.filename))
+        url = at_mirror(mirror, str(info.filename))
         if not target.is_file():
             try:
                 fetch([url], target, partial(_verify, info), int(info.size))
@@ -178,27 +178,26 @@ def _run_tfds(name: str, root: Path, only_registered: bool) -> None:
         # `prepare` has already printed what is happening.
         with locked(root / base), contextlib.redirect_stdout(io.StringIO()):
             before = set(extracted.glob("incomplete.*"))
-            builder = tfds.builder(name, data_dir=root)
-            # TFDS would take an empty folder for a prepared set.
-            with contextlib.suppress(OSError):
-                Path(builder.data_dir).rmdir()
-            config = tfds.download.DownloadConfig(
-                force_checksums_validation=only_registered
-            )
-            try:  # It does nothing if the process that held the lock has done it.
+            try:
+                builder = tfds.builder(name, data_dir=root)
+                # TFDS would take an empty folder for a prepared set.
+                with contextlib.suppress(OSError):
+                    Path(builder.data_dir).rmdir()
+                config = tfds.download.DownloadConfig(
+                    force_checksums_validation=only_registered
+                )
+                # It does nothing if the process that held the lock has prepared it.
                 builder.download_and_prepare(download_config=config)
             except BaseException:
                 for left in set(extracted.glob("incomplete.*")) - before:
                     shutil.rmtree(left, ignore_errors=True)
+                if root in made_here:  # Who waits sees that this file is gone.
+                    (root / f".{base}.lock").unlink(missing_ok=True)
+                for folder in made_here:
+                    with contextlib.suppress(OSError):
+                        folder.rmdir()
                 raise
-    except BaseException as error:
-        if root in made_here:
-            (root / f".{base}.lock").unlink(missing_ok=True)
-        for folder in made_here:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        if not isinstance(error, Exception):
-            raise
+    except Exception as error:
         raise InputError(
             f"TFDS could not prepare {name} in {root} ({one_line(error)}); its files "
             "must be whole and the folder writable; mend that and try again"

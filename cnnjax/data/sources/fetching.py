@@ -216,6 +216,8 @@ def _check(response: requests.Response, asked: int, size: int) -> int:
     status = response.status_code
     if status in (408, 429) or status >= 500:
         raise _BrokenOffError(f"answers with HTTP status {status}")
+    if status == 416 and asked:
+        raise _OtherRangeError("gives no part of the file")
     if status != 200 and not (status == 206 and asked):
         raise InputError(f"answers with HTTP status {status}")
     if response.headers.get("Content-Type", "").lower().startswith("text/html"):
@@ -297,14 +299,17 @@ def _progress(start: int, total: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def locked(target: Path) -> Iterator[None]:
-    """Holds a lock on what is downloaded to `target`, once no other process does."""
+    """Holds a lock on what is made at `target`, once no other process does."""
     target.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(target.with_name(f".{target.name}.lock"), mode=0o644)
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout:
-        _say(f"another process downloads {target}: waiting for it")
+        _say(f"another process fetches or prepares {target}: waiting for it")
         lock.acquire()
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # of the file system
+            raise
     try:
         yield
     finally:

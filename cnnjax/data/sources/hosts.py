@@ -43,9 +43,14 @@ def reachable(url: str) -> bool:
     return bool(answers)
 
 
-def in_folder(url: str, file: str) -> str:
-    """Returns the address of a file in the folder that `url` names, with its query."""
-    parts = urlsplit(url)
+def at_mirror(mirror: str, file: str) -> str:
+    """Returns the address of a file in the folder that a mirror names, with its query.
+
+    A mirror whose path ends as an archive's is the address of the file itself.
+    """
+    parts = urlsplit(mirror)
+    if parts.path.endswith((".gz", ".tgz")):
+        return mirror
     return parts._replace(path=f"{parts.path.rstrip('/')}/{file}").geturl()
 
 

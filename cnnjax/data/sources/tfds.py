@@ -182,11 +182,13 @@ def _check_not_near(
     """Raises InputError if the set lies in a folder above `root` or directly below."""
     found = None
     for place in (*Path(os.path.realpath(root)).parents[:3], *_folders(root)):
-        # What is damaged there, or may not be listed, is nothing to point at, and files
-        # that are called as the hub's may be another project's.
+        # What lacks files, or may not be listed, is nothing to point at, and Parquet
+        # files may be another project's.
         with contextlib.suppress(InputError):
-            if not found and any(c.form != cifar.PARQUET for c in find(place)):
-                found = place
+            for copy in find(place):
+                lacks = _lacks(copy.path) if copy.form == BY_TFDS else ""
+                if not (found or lacks or copy.form == cifar.PARQUET):
+                    found = place
     if found:
         raise InputError(
             f"{name} is not in {root}, which {named_by} names, but in {found}; set"
@@ -195,12 +197,11 @@ def _check_not_near(
 
 
 def _read(prepared: Path, with_test: bool) -> Dataset:
-    for file in _METADATA:
-        if not (prepared / file).is_file():
-            raise InputError(
-                f"{prepared} has no {file}; a whole prepared set is needed; remove "
-                "that folder or copy it again"
-            )
+    if lacks := _lacks(prepared):
+        raise InputError(
+            f"{prepared} has no {lacks}; a whole prepared set is needed; remove that"
+            " folder or copy it again"
+        )
     tf = import_tensorflow(datasets=True)
     import tensorflow_datasets as tfds
 
@@ -301,6 +302,11 @@ _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)", re.ASCII)
 _METADATA = ("features.json", "dataset_info.json")
 
 
+def _lacks(prepared: Path) -> str:
+    """Returns the first file of metadata that is missing; "" if none is."""
+    return next((x for x in _METADATA if not (prepared / x).is_file()), "")
+
+
 def find_prepared(root: Path, base: str, config: str, version: str) -> Path | None:
     """Finds the folder `root/base[/config]/version` of a prepared set, or None.
 
@@ -323,9 +329,7 @@ def find_prepared(root: Path, base: str, config: str, version: str) -> Path | No
                 f"is needed; set data.name to {base}/CONFIG"
             )
         versions = next(iter(configs.values()), [])
-    if not versions:
-        return None
-    return versions[-1]
+    return versions[-1] if versions else None
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -423,6 +423,17 @@ def test_what_is_called_as_the_hub_s_files_is_not_pointed_at(tmp_path):
     assert_refused(tmp_path, "has the columns text, target; img or image and label")
 
 
+def test_half_a_copy_near_the_named_folder_is_not_pointed_at(tmp_path):
+    prepared = tmp_path / "cifar10" / "3.0.2"
+    prepared.mkdir(parents=True)
+    (prepared / "features.json").write_text("{}")
+    (tmp_path / "data").mkdir()
+    with pytest.raises(MissingDatasetError, match=r"not prepared in .*/data"):
+        load(tmp_path / "data")
+    (prepared / "dataset_info.json").write_text("{}")
+    assert_refused(tmp_path / "data", f"but in {tmp_path}; set data.dir to that")
+
+
 def test_a_whole_copy_is_taken_from_beside_damaged_ones(tmp_path, capsys):
     """What an interrupted download, unpacking or copying leaves hides nothing."""
     known = SETS["cifar10"]

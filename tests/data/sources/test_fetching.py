@@ -411,6 +411,19 @@ def test_range_may_be_sent_in_pieces_and_without_a_total(server, target, total):
     assert server.asked == ["bytes=3000-", "bytes=5000-"]
 
 
+def test_server_that_gives_no_parts_gives_the_whole(server, target):
+    part_of(target, CONTENT[:3000])
+
+    def answer(handler):
+        ranged = handler.headers["Range"]
+        handler.start(416) if ranged else handler.whole(CONTENT)
+
+    server.answers(answer)
+    fetch(target, server.url)
+    assert_fetched(target)
+    assert server.asked == ["bytes=3000-", None]
+
+
 def test_range_that_was_not_asked_for_is_refused(server, target):
     server.answers(
         lambda handler: handler.start(206, Content_Range="bytes 0-9999/10000")
@@ -678,7 +691,7 @@ def test_second_process_waits_for_the_file_of_the_first(server, target):
             line = other.stderr.readline()
             waits.set()
             ends = [process.communicate(timeout=30) for process in (first, other)]
-    assert line == f"another process downloads {target}: waiting for it\n"
+    assert line == f"another process fetches or prepares {target}: waiting for it\n"
     assert [out for out, _ in ends] == [f"{server.url!r}\n", "''\n"]
     assert ends[1] == ("''\n", "")
     assert_fetched(target)

@@ -2,6 +2,12 @@
 
 import os
 
+import numpy as np
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from cnnjax.data.sources import published
 from printing import present
 
 
@@ -30,3 +36,25 @@ def test_what_is_there_is_found_where_it_is(tmp_path, monkeypatch):
     usual = tmp_path / "tensorflow_datasets"
     assert present.roots(named) == [tmp_path / "named", tmp_path / "set", usual]
     assert present.roots(str(usual)) == [usual, tmp_path / "set"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "names"),
+    [
+        (("img", "label"), 6, ["cifar10"]),
+        (("img", "fine_label"), 6, ["cifar100"]),
+        (("image", "label"), 7, []),  # MNIST's, of other numbers
+        (("text", "target"), 6, []),
+    ],
+)
+def test_parquet_files_are_of_the_set_whose_columns_and_rows_they_have(
+    tmp_path, monkeypatch, columns, rows, names
+):
+    monkeypatch.setitem(published.COUNTS, "train", 5)
+    monkeypatch.setitem(published.COUNTS, "test", 1)
+    for split, count in (("train", rows - 1), ("test", 1)):
+        table = pyarrow.table({column: np.zeros(count, int) for column in columns})
+        parquet.write_table(table, tmp_path / f"{split}-0.parquet")
+    assert [one.name for one in present.find(tmp_path)] == names
+    (tmp_path / "test-0.parquet").write_bytes(b"damaged")
+    assert present.find(tmp_path) == []
