@@ -13,7 +13,7 @@ from cnnjax.metrics import Metrics, with_spread
 from cnnjax.models.forward import Variables
 from cnnjax.parallel import Part, Partitioner, make_mesh
 from cnnjax.recipe import Recipe
-from cnnjax.runtime.clocks import Clocks, Compiled
+from cnnjax.runtime.clocks import Clocks, Compiled, remembered
 from cnnjax.state import TrainState
 from cnnjax.step import make_eval_step
 
@@ -37,6 +37,13 @@ def padded_batches(split: Split, batch_size: int) -> Iterator[dict[str, np.ndarr
             "label": np.pad(label, (0, padding)),
             "mask": np.pad(np.ones(len(label), np.float32), (0, padding)),
         }
+
+
+@remembered  # as JAX keeps what it has compiled with the function
+def _step(recipe: Recipe, partitioner: Partitioner, num_views: int, top_k: int) -> Any:
+    axis = partitioner.axis_name
+    step = make_eval_step(recipe, num_views=num_views, top_k=top_k, axis_name=axis)
+    return partitioner.compile(step, Part.STATE, Part.EVALUATION_BATCH)
 
 
 class Evaluator:
@@ -68,11 +75,8 @@ class Evaluator:
             each = min(each, MAX_IMAGES_PER_CPU)
         self._batch_size = each * sharing
         self._partitioner = partitioner
-        step = make_eval_step(
-            recipe, num_views=num_views, top_k=top_k, axis_name=partitioner.axis_name
-        )
-        compiled = partitioner.compile(step, Part.STATE, Part.EVALUATION_BATCH)
-        self._step = Compiled(compiled, clocks)
+        step = _step(recipe, partitioner, num_views, top_k)
+        self._step = Compiled(step, clocks)
 
     def __call__(self, variables: Variables, split: Split) -> Metrics:
         """Returns the sums over all images of `split`, float64 on the host.

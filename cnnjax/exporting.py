@@ -44,7 +44,7 @@ def to_safetensors(network: Network) -> bytes:
     channels]. With several seeds every array leads with [num_seeds].
     """
     flat = traverse_util.flatten_dict(jax.device_get(network.variables), sep=".")
-    arrays = {name: np.ascontiguousarray(value) for name, value in flat.items()}
+    arrays = {name: np.asarray(value, order="C") for name, value in flat.items()}
     return safetensors.numpy.save(arrays, metadata={"format": "flax"})
 
 

@@ -4,6 +4,7 @@ It is that of a run, of a file of exported weights, or one of those that come tr
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable
 from functools import partial
@@ -117,7 +118,12 @@ class Network:
                 f" {['n', *self.image_shape]} in [0, 255], n at least 1;"
                 f" {'convert or resize them' if images.size else 'give one at least'}"
             )
-        return in_batches(self.probabilities, images, batch_size)
+        return in_batches(self._same, images, batch_size)
+
+    @functools.cached_property
+    def _same(self) -> Function:
+        """`probabilities`, the same object each time: JAX compiles another one anew."""
+        return self.probabilities
 
 
 def load_network(workdir: str | Path, seed_index: int = -1) -> Network:
@@ -197,6 +203,7 @@ def _of_file(path: Path, seed_index: int) -> Network:
         config = configs.from_stored(card["config"])
         image_shape = _image_shape(exports.card_path(path), card["input"]["shape"][1:])
         num_seeds, step, weights = card["networks"], card["step"], card["weights"]
+        one = card["seed_index"]
     except (safetensors.SafetensorError, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise exports.NotAnExportError(path, reason) from error
@@ -216,7 +223,7 @@ def _of_file(path: Path, seed_index: int) -> Network:
         variables=traverse_util.unflatten_dict(flat, sep="."),
         weights=weights,
         num_seeds=num_seeds,
-        seed_index=seed_index if card["networks"] > 1 else card["seed_index"],
+        seed_index=seed_index if card["networks"] > 1 else one,
         step=step,
         preprocessing=preprocessing,
         image_shape=image_shape,

@@ -111,15 +111,11 @@ def make_optimizer(
         case "adagrad":
             scale = optax.scale_by_rss(initial_accumulator_value=0.1)
         case "muon" | "muon_conv":
+            ndim = 2 if name == "muon" else 4
+            read = partial(_as_matrices, ndim=ndim, output_layer=output_layer)
             # optax's Muon applies a learning rate and a sign itself; -1 undoes both.
             scale = optax.contrib.muon(
-                -1.0,
-                consistent_rms=MUON_RMS,
-                muon_weight_dimension_numbers=partial(
-                    _as_matrices,
-                    ndim=2 if name == "muon" else 4,
-                    output_layer=output_layer,
-                ),
+                -1.0, consistent_rms=MUON_RMS, muon_weight_dimension_numbers=read
             )
         case _:
             needed = ", ".join(OPTIMIZERS)

@@ -206,12 +206,23 @@ def make_partitioner(
     """
     available, processes = jax.device_count(), jax.process_count()
     if num_seeds > 1:
-        divisors = [n for n in range(1, available + 1) if num_seeds % n == 0]
-        chosen = num_devices or max(divisors)
-        check_seeds_divide(num_seeds, chosen)
+        good = [n for n in range(1, num_seeds + 1) if num_seeds % n == 0]
+        chosen = num_devices or max(n for n in good if n <= available)
+        if chosen not in good:
+            raise ValueError(
+                f"got {num_seeds} seeds for {chosen} devices, need as many on each:"
+                f" take {', '.join(map(str, good[:-1]))} or {num_seeds} devices, or"
+                " other num_seeds"
+            )
     else:
         chosen = num_devices or choose_num_devices(batch_size, available, processes)
-        check_divisible(batch_size, chosen)
+        if batch_size % chosen:
+            below = batch_size // chosen * chosen
+            near = [str(n) for n in (below, below + chosen) if n > 0]
+            raise ValueError(
+                f"got a batch of {batch_size} for {chosen} devices, need a multiple of"
+                f" {chosen}: take {' or '.join(near)}, or other devices"
+            )
     return Partitioner(make_mesh(chosen), mode, num_seeds, vmap_seeds)
 
 
@@ -227,29 +238,6 @@ def choose_num_devices(batch_size: int, available: int, num_processes: int = 1) 
         if batch_size % n == 0 and batch_size // n >= MIN_IMAGES_PER_DEVICE
     ]
     return max(usable, default=num_processes)
-
-
-def check_divisible(batch_size: int, num_devices: int) -> None:
-    """Raises ValueError, naming good sizes, unless the devices divide a batch."""
-    if batch_size % num_devices == 0:
-        return
-    below = batch_size // num_devices * num_devices
-    nearest = [str(n) for n in (below, below + num_devices) if n > 0]
-    raise ValueError(
-        f"got a batch of {batch_size} for {num_devices} devices, need a multiple of"
-        f" {num_devices}: take {' or '.join(nearest)}, or other devices"
-    )
-
-
-def check_seeds_divide(num_seeds: int, num_devices: int) -> None:
-    """Raises ValueError, naming good numbers, unless the devices divide the seeds."""
-    if num_seeds % num_devices == 0:
-        return
-    good = [str(n) for n in range(1, num_seeds + 1) if num_seeds % n == 0]
-    raise ValueError(
-        f"got {num_seeds} seeds for {num_devices} devices, need as many on each: take"
-        f" {', '.join(good[:-1])} or {good[-1]} devices, or other num_seeds"
-    )
 
 
 def make_mesh(num_devices: int) -> Mesh:

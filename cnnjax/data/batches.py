@@ -2,7 +2,6 @@
 
 import operator
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Protocol
 
 import jax
@@ -77,6 +76,9 @@ def make_batch(
     }
 
 
+_make = jax.jit(make_batch, static_argnames="preprocessing")
+
+
 class HasPreprocessing(Protocol):
     """The part of a recipe that batches need."""
 
@@ -107,17 +109,18 @@ def batches(
         (50, 28, 28, 1) 350
         (50, 28, 28, 1) 400
     """
-    seed = operator.index(seed)  # NumPy's would overflow
-    if batch_size < 1 or not 0 <= seed < 2**32:
+    seed, batch_size = map(operator.index, (seed, batch_size))  # NumPy's would overflow
+    ends = [operator.index(step) for step in (*steps[:1], *steps[-1:])] or [0]
+    fits = min(ends) >= 0 and (max(ends) + 1) * batch_size <= 2**32
+    if batch_size < 1 or not 0 <= seed < 2**32 or not fits:
         raise InputError(
-            f"got batch_size={batch_size} and seed={seed}, need at least 1 and a seed"
-            " in [0, 2**32); correct them"
+            f"got {batch_size=}, {seed=} and {steps=}, need at least 1, a seed in"
+            " [0, 2**32), and steps from 0 with at most 2**32 examples; correct them"
         )
     network = getattr(recipe, "model", None)
     split = checked("batches", split, getattr(network, "num_classes", None))
     data = jax.device_put(whole(split))
-    make = jax.jit(partial(make_batch, preprocessing=recipe.preprocessing))
-    for step in steps:
+    for step in map(operator.index, steps):
         made = chunk(
             seed=seed,
             num_examples=len(split.labels),
@@ -126,4 +129,5 @@ def batches(
             num_steps=1,
             capacity=1,
         )
-        yield make(np.uint32(seed), data, made["index"][:, 0], made["position"][:, 0])
+        index, position = made["index"][:, 0], made["position"][:, 0]
+        yield _make(np.uint32(seed), data, index, position, recipe.preprocessing)

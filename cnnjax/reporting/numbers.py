@@ -12,9 +12,10 @@ MISSING = "\N{EM DASH}"
 # Two-sided 95% quantile of the normal distribution.
 Z = 1.959964
 
-SPLITS = {"test": "test", "val": "validation"}
+SPLITS = {"test": "test", "val": "validation", "best": "best checkpoint's"}
 _WORDS = {
     "num_params": "parameters",
+    "eval_accuracy": "accuracy in validation",
     "dataset": "data set",
     "examples_per_sec": "images per second",
     "train_seconds": "training time",

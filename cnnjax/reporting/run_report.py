@@ -110,7 +110,10 @@ def _read(workdir: Path, name: str, warnings: list[str]) -> RunFiles:
     for file in (files.MANIFEST, files.FINAL_METRICS):
         optional[file] = {}
         if (workdir / file).exists():
-            optional[file] = files.read_json(workdir / file)
+            try:
+                optional[file] = files.read_json(workdir / file)
+            except InputError as error:
+                warnings.append(str(error))
     command = optional[files.MANIFEST].get("command")
     if isinstance(command, list):  # as it is typed, an argument a line
         typed = (shlex.quote(str(part)) for part in command)

@@ -1,8 +1,9 @@
 """Measures the time spent on training and, separately, on compilation."""
 
 import dataclasses
+import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,3 +45,22 @@ class Compiled:
     def __call__(self, *arguments: Any) -> Any:
         """Calls the step, which has been prepared."""
         return self._compiled(*arguments)
+
+
+def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function that gives the same result for the same arguments.
+
+    It remembers the last eight. Arguments that cannot be hashed, such as a network with
+    a list in a field, have a new result each time.
+    """
+    kept = functools.lru_cache(maxsize=8)(function)
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        try:
+            hash(arguments)
+        except TypeError:
+            return function(*arguments)
+        return kept(*arguments)
+
+    return call

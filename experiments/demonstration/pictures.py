@@ -38,6 +38,8 @@ def like_mnist(drawing: np.ndarray, size: int) -> np.ndarray | None:
     height, width = (max(1, round(scale * side)) for side in box.shape)
     small = Image.fromarray(box).resize((width, height), Image.Resampling.LANCZOS)
     found = np.asarray(small, np.float64)
+    if not found.any():  # too faint for so small a picture
+        return None
     top, left = (
         round(size / 2 - float((np.arange(side) + 0.5) @ found.sum(axis)) / found.sum())
         for axis, side in ((1, height), (0, width))

@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cnnjax.data import inspection
 from cnnjax.data.dataset import Dataset
 from cnnjax.data.load import EMBEDDED
+from printing import pixels
 from printing.present import Found
 
 
@@ -40,14 +40,14 @@ def print_dataset(dataset: Dataset) -> None:
     console.print(table)
 
     table = _table("pixels, 0 to 255", "channel", "train", "test")
-    figures = [inspection.mean_and_deviation(split.images) for split in splits]
+    figures = [pixels.mean_and_deviation(split.images) for split in splits]
     for channel in range(channels):
         table.add_row(
             str(channel), *[f"{m[channel]:.2f} ± {d[channel]:.2f}" for m, d in figures]
         )
     console.print(table)
 
-    found = inspection.repeats(*splits)
+    found = pixels.repeats(*splits)
     print(
         f"repeated pictures: {found.within_train} within train, {found.within_test}"
         f" within test, {found.across} of test are in train"

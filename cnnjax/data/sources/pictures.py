@@ -87,11 +87,20 @@ def read_picture(path: Path, size: int, mode: str) -> np.ndarray:
             )
             if reduced:
                 # Its last row and column may be of part of a pixel, where they are now.
-                square = ImageOps.exif_transpose(square)
+                square = _upright(square)
         # Each of Pillow's decoders raises its own exceptions for a broken file.
         except Exception as error:
             raise _not_a_picture(path, error) from error
     return np.asarray(square, np.uint8).reshape(size, size, -1)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Returns a picture turned as its EXIF says, whatever else that says."""
+    image.getexif()  # which keeps it
+    # Pillow would write all of it anew, and fails at what is not as it should be.
+    for name in ("exif", "Raw profile type exif"):
+        image.info.pop(name, None)
+    return ImageOps.exif_transpose(image)
 
 
 def _flatten(image: ImageFile, mode: str, *, upright: bool) -> Image.Image:
@@ -105,7 +114,7 @@ def _flatten(image: ImageFile, mode: str, *, upright: bool) -> Image.Image:
     elif image.mode == "La":
         turned = image.convert("LA")
     if upright:
-        turned = ImageOps.exif_transpose(turned)
+        turned = _upright(turned)
     hidden = None
     if clear is not None:
         hidden = np.asarray(turned) == clear
