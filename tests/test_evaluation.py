@@ -126,6 +126,33 @@ def test_a_constant_network_is_never_right(monkeypatch: pytest.MonkeyPatch) -> N
     assert sizes == [16, 16, 8 * most, most]
 
 
+def test_evaluating_again_compiles_nothing_and_follows_the_weights() -> None:
+    traced = []
+
+    class Counted(Linear):
+        @nn.compact
+        def __call__(self, images, dropout_keys=None):
+            traced.append(images.shape)
+            return nn.Dense(5)(images.reshape(images.shape[0], -1))
+
+    class Unhashable:
+        __hash__ = None
+
+        def __call__(self, logits, labels):
+            return -logits[:, 0] * 0 + 7
+
+    recipe, split = recipe_of(Counted()), noise(20, seed=1)
+    state = init_state(recipe, (4, 4, 1), seed=0)
+    first = evaluate(recipe, state, split)
+    count = len(traced)
+    assert evaluate(recipe, state, split) == first and len(traced) == count
+    other = dataclasses.replace(state, params=jax.tree.map(lambda x: -x, state.params))
+    assert evaluate(recipe, other, split)["loss"] != first["loss"]
+    assert len(traced) == count
+    own = dataclasses.replace(recipe, eval_loss_fn=Unhashable())
+    assert [evaluate(own, state, split)["loss"] for _ in range(2)] == [7, 7]
+
+
 @pytest.mark.parametrize("function", [evaluate, Evaluator, make_eval_step])
 def test_by_default_it_is_one_view_and_one_guess(function) -> None:
     options = inspect.signature(function).parameters

@@ -116,6 +116,21 @@ def test_pictures_that_do_not_fit(images) -> None:
     np.testing.assert_array_equal(made.predict([*images]), made.predict(images))
 
 
+def test_predicting_again_compiles_nothing(images, monkeypatch) -> None:
+    traced = []
+    logits = Network.logits
+
+    def counted(self: Network, images: jax.Array) -> jax.Array:
+        traced.append(images.shape)
+        return logits(self, images)
+
+    monkeypatch.setattr(Network, "logits", counted)
+    made = linear(kernel_of(0))
+    first, again = made.predict(images), made.predict(images)
+    np.testing.assert_array_equal(first, again)
+    assert len(traced) == 1
+
+
 def test_batches_change_nothing() -> None:
     images = np.random.default_rng(0).integers(0, 256, (7, 3), np.uint8)
     for size in (1, 3, 7, 8):
@@ -199,8 +214,12 @@ def test_what_is_no_network_is_refused(write, tmp_path) -> None:
     _, path = write(1, input={})
     with pytest.raises(InputError, match=r"cannot be read as an export \(KeyError"):
         load_network(path)
+    write(1)
     file = tmp_path / "exported.safetensors"
     content, card = exports.read(file)
+    exports.write(file, content, {k: v for k, v in card.items() if k != "seed_index"})
+    with pytest.raises(InputError, match=r"an export \(KeyError: 'seed_index'\)"):
+        load_network(file)
     exports.write(file, content[:1000], card)
     with pytest.raises(InputError, match=r"as an export \(SafetensorError"):
         load_network(file)

@@ -98,8 +98,10 @@ IMAGES, LABELS = np.zeros((6, 32, 32, 3), np.uint8), np.arange(6)
         (Split(IMAGES, LABELS + 5), {}, "out of range for 10 classes"),
         (Split(IMAGES[:0], LABELS[:0]), {}, "at least one example"),
         ((IMAGES, LABELS), {}, r"got a tuple, need a Split, such as data\.train"),
-        (Split(IMAGES, LABELS), {"batch_size": 0}, "got batch_size=0 and"),
-        (Split(IMAGES, LABELS), {"seed": -1}, "and seed=-1, need"),
+        (Split(IMAGES, LABELS), {"batch_size": 0}, "got batch_size=0, "),
+        (Split(IMAGES, LABELS), {"seed": -1}, "seed=-1 and steps"),
+        (Split(IMAGES, LABELS), {"steps": range(-1, 2)}, r"range\(-1, 2\), need"),
+        (Split(IMAGES, LABELS), {"steps": range(2**31 + 1)}, "at most 2.*32 examples"),
     ],
 )
 def test_a_split_made_by_hand_is_checked(split, numbers, message) -> None:
@@ -111,13 +113,28 @@ def test_a_split_made_by_hand_is_checked(split, numbers, message) -> None:
 
 def test_a_seed_of_numpy_is_that_seed(split: Split) -> None:
     recipe = make_recipe(CifarCNN(num_classes=50))
-    steps = range(30, 31)  # beyond the first epoch
+    steps = np.arange(30, 31)  # beyond the first epoch, and of NumPy too
     wanted, *others = (
         next(batches.batches(split, recipe, seed=seed, batch_size=50, steps=steps))
         for seed in (3, np.int64(3), np.uint32(3))
     )
     for other in others:
         np.testing.assert_array_equal(other["image"], wanted["image"])
+
+
+def test_another_loop_over_them_compiles_nothing(split: Split, monkeypatch) -> None:
+    traced = []
+    apply = batches.augment.apply
+    monkeypatch.setattr(
+        batches.augment, "apply", lambda *given: traced.append(1) or apply(*given)
+    )
+    recipe = make_recipe(CifarCNN(num_classes=50))
+    for start in (0, 7):  # of a size that no other test has
+        for _ in batches.batches(
+            split, recipe, seed=start, batch_size=13, steps=range(start, start + 2)
+        ):
+            pass
+    assert len(traced) == 1
 
 
 def test_any_arrays_of_the_right_form_make_a_split() -> None:
