@@ -21,6 +21,7 @@ def run(arguments: list[str], name: str, dir: str, grid: str) -> None:
     """
     del arguments  # there are none
     # Imported here, so that --help does not wait for them.
+    from cnnjax.data.sources import download
     from printing import datasets, present
 
     searched = present.roots(dir)
@@ -33,7 +34,7 @@ def run(arguments: list[str], name: str, dir: str, grid: str) -> None:
         print(f"looked in {', '.join(map(str, searched))}")
         names = {one.name.partition(":")[0] for one in found}
         for missing in sorted(set(SCRIPTS_OWN) - names):
-            print(f"missing: {missing}, {present.where_to_get(missing, searched[0])}")
+            print(f"missing: {missing}, {download.where_to_get(missing, searched[0])}")
         return
     dataset = present.load(name, dir)
     datasets.print_dataset(dataset)

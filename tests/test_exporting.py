@@ -1,5 +1,6 @@
 """What is exported runs with jax alone, and gives what the network gives."""
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -177,6 +178,14 @@ def test_what_is_no_export_is_refused(written, tmp_path):
     (tmp_path / "network.json").unlink()
     with pytest.raises(InputError, match=r"network\.json cannot be read \(No such"):
         exporting.load(tmp_path / "network")
+
+
+def test_a_parameter_of_no_axes_keeps_its_shape():
+    network = network_of("MLP")
+    slope = {"params": {"PReLU_0": {"negative_slope": np.float32(0.01)}}}
+    network = dataclasses.replace(network, variables=slope)
+    flat = safetensors.numpy.load(exporting.to_safetensors(network))
+    assert flat["params.PReLU_0.negative_slope"].shape == ()
 
 
 def test_another_number_of_channels_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""Finds which data sets are on the machine, and where to get the others."""
+"""Finds which data sets are on the machine, and loads one without downloading it."""
 
 import dataclasses
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 from cnnjax.data.cache import Copy
 from cnnjax.data.dataset import Dataset
 from cnnjax.data.load import EMBEDDED, Source, load_source
-from cnnjax.data.sources import cifar, download
+from cnnjax.data.sources import cifar
 from cnnjax.data.sources.published import COUNTS, SETS, Published
 from cnnjax.data.sources.tfds import BY_TFDS
 from cnnjax.runtime import backend
@@ -64,23 +64,6 @@ def find(root: Path) -> list[Found]:
         if path.is_file():
             found.append(Found(path.name, "archive", path, path.stat().st_size))
     return sorted(found, key=lambda one: one.name)
-
-
-def where_to_get(name: str, root: Path) -> str:
-    """Returns a text about where to download a set and where to put its files.
-
-    `name` is TFDS's, without configuration or version; `root` is TFDS's data folder.
-    """
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError:
-        return "TensorFlow Datasets, which knows where from, is not installed"
-    files = tfds.builder_cls(name).url_infos or {}
-    homes = sorted({url.rpartition("/")[0] for url in files})
-    return (
-        f"from {', '.join(homes)}: put {download.describe(files)} into"
-        f" {root / 'downloads' / 'manual'}/"
-    )
 
 
 def load(name: str, directory: str) -> Dataset:

@@ -267,6 +267,14 @@ def test_a_run_in_progress_is_reported_as_far_as_it_is(call, workdirs, tmp_path)
     assert 'alt="confusion matrix' in page and 'alt="loss over the steps' in page
 
 
+def test_a_damaged_file_of_figures_is_named(call, workdirs, tmp_path):
+    workdir = copied(workdirs[0], tmp_path)
+    (workdir / "final_metrics.json").write_text("")
+    page, said = report(call, workdir)
+    assert "final_metrics.json" in said and "is not finished" in said
+    assert 'alt="loss over the steps' in page
+
+
 def test_without_a_checkpoint_there_are_still_curves(call, workdirs, tmp_path):
     workdir = copied(workdirs[0], tmp_path)
     shutil.rmtree(workdir / "checkpoints")

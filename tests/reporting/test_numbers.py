@@ -45,6 +45,8 @@ def test_results_have_their_units():
         "compile_seconds": 61.2,
         "perf/examples_per_sec": 3905.98,
         "odd": None,
+        "best/step": 400,
+        "best/eval_accuracy": 0.5,
     }
     known = {
         "data set": "cifar10",
@@ -57,6 +59,8 @@ def test_results_have_their_units():
         "compilation time": "1 min 1 s",
         "images per second": "3,906",
         "odd": "None",
+        "best checkpoint's step": "400",
+        "best checkpoint's accuracy in validation": "50.00%",
     }
     shown = [key for key in final if not key.endswith(("/mean", "/std"))]
     found = {numbers.label(key): numbers.result(final, key) for key in shown}

@@ -55,7 +55,7 @@ def prepare(name: str, root: Path, download: bool, mirror: str = "") -> None:
         ) from error
     files = builder_class.url_infos or {}
     manual = root / "downloads" / "manual"
-    wanted = f"put {describe(files)} into {manual}/" if files else "prepare it there"
+    wanted = f"put {_describe(files)} into {manual}/" if files else "prepare it there"
     advice = f"{wanted}, or set data.dir to the folder that has {base}/VERSION/"
     if download and mirror:
         _fetch(files, manual, mirror)
@@ -88,6 +88,23 @@ def prepare(name: str, root: Path, download: bool, mirror: str = "") -> None:
         raise MissingDatasetError(f"{error}; or {advice}") from error
 
 
+def where_to_get(name: str, root: Path) -> str:
+    """Returns a text about where to download a set and where to put its files.
+
+    `name` is TFDS's, without configuration or version; `root` is TFDS's data folder.
+    """
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError:
+        return "TensorFlow Datasets, which knows where from, is not installed"
+    files = tfds.builder_cls(name).url_infos or {}
+    homes = sorted({url.rpartition("/")[0] for url in files})
+    return (
+        f"from {', '.join(homes)}: put {_describe(files)} into"
+        f" {root / 'downloads' / 'manual'}/"
+    )
+
+
 def one_line(error: BaseException) -> str:
     """Returns the first and last line of an error's message.
 
@@ -101,8 +118,7 @@ def one_line(error: BaseException) -> str:
     )
 
 
-def describe(files: dict[str, Any]) -> str:
-    """Returns the names, sizes and SHA-256 of files that TFDS registers."""
+def _describe(files: dict[str, Any]) -> str:
     described = [
         f"{info.filename} ({int(info.size)} bytes, SHA-256 {info.checksum})"
         for info in files.values()

@@ -58,6 +58,22 @@ def test_turns_a_picture_upright_as_its_exif_says(tmp_path):
     np.testing.assert_array_equal(picture, np.rot90(pixels[..., 0], -1))
 
 
+@pytest.mark.parametrize("size", [(40, 32), (1024, 768)])
+def test_other_tags_of_exif_may_be_wrong(tmp_path, size):
+    """Cameras and programs write what Pillow cannot write again."""
+    tags = ((0x0112, 3, 1, 6), (0x011A, 2, 4, 0x00434241))  # XResolution is "ABC"
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    head = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(tags))
+    exif = head + entries + bytes(4)
+    blocks = np.random.default_rng(0).integers(0, 256, (2, 2, 3), np.uint8)
+    image = Image.fromarray(blocks).resize(size, Image.Resampling.NEAREST)
+    found = []
+    for name, given in (("a.jpg", exif), ("b.jpg", b"")):
+        image.save(tmp_path / name, quality=95, exif=given)
+        found.append(pictures.read_picture(tmp_path / name, 16, "RGB"))
+    np.testing.assert_allclose(found[0], np.rot90(found[1].astype(int), -1), atol=1)
+
+
 def levels(bits):
     """64 values of so many bits, from black to white, [8, 8]."""
     return (np.arange(64).reshape(8, 8) * (2**bits - 1) + 31) // 63

@@ -47,6 +47,9 @@ def test_white_and_nothing_are_no_ink():
     black[..., 3] //= 3
     np.testing.assert_allclose(like_mnist(black, 28), full / 3, atol=1)
     assert like_mnist(drawn(0, 0, 0, 0), 28) is None
+    faint = np.zeros((280, 280, 4), np.uint8)
+    faint[0, 0], faint[-1, -1] = (0, 0, 0, 60), (0, 0, 0, 60)  # as an eraser leaves
+    assert like_mnist(faint, 28) is None
     assert like_mnist(np.full((280, 280, 4), 255, np.uint8), 28) is None
 
 
