@@ -104,6 +104,7 @@ def accuracy_of(runs: Sequence[RunFiles]) -> Accuracy | None:
         return None
     top_k = runs[0].config.get("eval.top_k", 1)
     among = f", among the top {top_k}" if top_k > 1 else ""
+    among += ", of validation pictures" if split == "val" else ""
     values = np.concatenate([np.ravel(final[key]) for final in finals])
     mean = float(values.mean())
     if len(values) > 1:
@@ -137,10 +138,15 @@ def head_of_runs(runs: Sequence[RunFiles]) -> Head:
     )
 
 
+def _evaluated_on(run: RunFiles) -> str:
+    """Returns the split on which a run was evaluated while it trained; "" for none."""
+    splits = {r["eval/split"] for r in run.records if "eval/split" in r}
+    return ", ".join(sorted(map(str, splits)))
+
+
 def curves_of_run(run: RunFiles) -> Section:
     """Returns loss, accuracy, learning rate and throughput of one run."""
-    splits = {r["eval/split"] for r in run.records if "eval/split" in r}
-    split = ", ".join(sorted(map(str, splits)))
+    split = _evaluated_on(run)
     figures = {
         "loss": (
             {
@@ -227,7 +233,11 @@ def curves_of_runs(runs: Sequence[RunFiles]) -> Section:
         " one line, their mean, with a band of one standard deviation of a sample"
         " either way."
     )
-    return Section("Training, compared", [note], pictures)
+    notes = [note]
+    if len({_evaluated_on(run) for run in runs} - {""}) > 1:
+        each = [f"{run.name} on {_evaluated_on(run)}" for run in runs]
+        notes.append(f"Evaluated during training: {', '.join(each)}.")
+    return Section("Training, compared", notes, pictures)
 
 
 def differences(runs: Sequence[RunFiles]) -> Section:

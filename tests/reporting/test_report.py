@@ -241,6 +241,14 @@ def test_a_single_evaluation_is_a_number():
     (picture,) = curves_of_runs([run, run]).pictures
     assert picture.name == "compared_evaluation_accuracy"
     assert picture.alt.startswith("accuracy in the end, shapes: a 72.52%")
+    held_out = {"step": 300, "eval/accuracy": 0.5, "eval/split": "validation"}
+    other = dataclasses.replace(with_records(held_out), name="b")
+    assert not curves_of_runs([run, run]).notes[1:]
+    said = "Evaluated during training: a on test, b on validation."
+    assert curves_of_runs([run, other]).notes[1:] == [said]
+    searched = {"val/accuracy": 0.5, "val/count": 100}
+    (figure,) = head_of_runs([dataclasses.replace(other, final=searched)]).figures
+    assert figure[2].endswith(", of validation pictures")
 
 
 def test_curves_that_lie_on_each_other_are_one():
