@@ -29,7 +29,12 @@ def run(arguments: list[str], name: str, dir: str, grid: str) -> None:
     if not name and (not dir or holds_sets):
         if grid:
             raise InputError("got --grid without a set, need one; name it with --name")
-        found = [one for root in searched for one in present.find(root)]
+        found = []
+        for root in searched:
+            try:
+                found += present.find(root)
+            except OSError as error:  # such as a folder that may not be searched
+                print(f"passed over: {root} ({error.strerror})")
         datasets.print_found(found)
         print(f"looked in {', '.join(map(str, searched))}")
         names = {one.name.partition(":")[0] for one in found}

@@ -33,6 +33,18 @@ def test_a_machine_without_data_is_told_where_to_get_them(inspect):
     assert "missing: mnist" in out
 
 
+def test_a_folder_that_may_not_be_searched_is_passed_over(inspect, monkeypatch):
+    from printing import present
+
+    def refuse(root):
+        raise PermissionError(13, "Permission denied", str(root))
+
+    monkeypatch.setattr(present, "find", refuse)
+    out = inspect()
+    assert re.search(r"passed over: /.*/tensorflow_datasets \(Permission denied\)", out)
+    assert "shapes" in out
+
+
 def test_a_set_is_counted_and_shown(inspect, make_npz, tmp_path):
     images = np.full((4, 32, 32, 3), [0, 100, 200], np.uint8)
     images[1] += 1
