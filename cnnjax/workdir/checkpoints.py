@@ -4,6 +4,7 @@ Orbax writes a step under another name and renames it when it is complete. A dam
 checkpoint is renamed, and the run is resumed from the one before it.
 """
 
+import logging
 import math
 import os
 import sys
@@ -64,20 +65,25 @@ class Checkpoints:
         self._inode = None if read_only else _inode(self._directory)
 
     def _open(self) -> ocp.CheckpointManager:
-        return ocp.CheckpointManager(
-            self._directory,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=self.best,
-                cleanup_tmp_directories=not self._read_only,
-                create=not self._read_only,
-                read_only=self._read_only,
-                # What it would set, with a warning.
-                save_interval_steps=0 if self._read_only else 1,
-                # Otherwise Orbax would read metrics, which are not saved here, from any
-                # file in the folder, and fail on the first that is not JSON.
-                lightweight_initialize=True,
-            ),
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=self.best,
+            cleanup_tmp_directories=not self._read_only,
+            create=not self._read_only,
+            read_only=self._read_only,
+            # What it would set, with a warning.
+            save_interval_steps=0 if self._read_only else 1,
+            # Otherwise Orbax would read metrics, which are not saved here, from any
+            # file in the folder, and fail on the first that is not JSON.
+            lightweight_initialize=True,
         )
+        absl = logging.getLogger("absl")
+        level = absl.level
+        if self._read_only:  # of which Orbax warns
+            absl.setLevel(max(level, logging.ERROR))
+        try:
+            return ocp.CheckpointManager(self._directory, options=options)
+        finally:
+            absl.setLevel(level)
 
     def __enter__(self) -> "Checkpoints":
         return self

@@ -5,6 +5,7 @@ Damage of every kind is done by hand; `corruption.py` does it ten thousand times
 
 import dataclasses
 import json
+import logging
 import math
 import os
 import re
@@ -448,6 +449,24 @@ def test_the_best_and_the_newest_two_are_kept(tmp_path: Path) -> None:
     assert best_restored(tmp_path) == 3
     save_scored(tmp_path, {9: 0.91, 10: 0.2, 11: 0.2})
     assert names(tmp_path) == ["10", "11", "9"]
+
+
+def test_reading_is_silent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In a notebook, where nothing else keeps Orbax from saying what was asked for."""
+    absl = logging.getLogger("absl")
+    before = absl.level
+    try:
+        absl.setLevel(logging.WARNING)
+        absl.addHandler(caplog.handler)
+        save_scored(tmp_path, {1: 0.5})
+        caplog.clear()
+        with Checkpoints(tmp_path, run=RUN, read_only=True) as checkpoints:
+            assert checkpoints.steps() == [1]
+        assert absl.level == logging.WARNING
+    finally:
+        absl.removeHandler(caplog.handler)
+        absl.setLevel(before)
+    assert "read only" not in caplog.text
 
 
 def test_without_scores_there_is_no_best(tmp_path: Path) -> None:
