@@ -122,7 +122,12 @@ def changed(config: ConfigDict, point: Mapping[str, Any]) -> ConfigDict:
                 f"the configuration has no field {name}; cnnjax/config/schema.py lists"
                 " them"
             )
-        if type(value) is int and isinstance(section[leaf], float):  # no bool
+        if isinstance(value, bool) and not isinstance(section[leaf], bool):
+            raise InputError(  # a number's field would take it for 1 or 0
+                f"got {name}={value}, need a value such as {section[leaf]!r}; correct"
+                " --vary"
+            )
+        if isinstance(value, int) and isinstance(section[leaf], float):
             value = float(value)
         if isinstance(value, str) and isinstance(section[leaf], tuple):
             value = configs.parse_tuple(value)
