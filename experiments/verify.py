@@ -40,7 +40,7 @@ def run(arguments: list[str], only: str, out: str) -> None:
     path, start = Path(out), time.perf_counter()
     with files.writing(path, "out"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("a").close()  # fails now rather than after a minute
+        path.touch()  # fails now rather than after a minute
     # What is checked is compiled by this machine, now.
     backend.start(compile_cache=False)
     # Here and not above, so that --help need not wait for JAX.

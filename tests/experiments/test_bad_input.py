@@ -11,8 +11,8 @@ import sys
 import numpy as np
 import pytest
 
-from cnnjax import cli
 from cnnjax.data.tensorflow_import import import_tensorflow
+from cnnjax.runtime import exits
 
 CONFIG = """
 from cnnjax.config import default_config
@@ -404,7 +404,7 @@ def test_what_the_system_refuses_is_told_with_what_to_do(
 
     monkeypatch.setattr(sys, "argv", ["evaluate.py"])
     with pytest.raises(SystemExit) as exited:
-        cli.exit_with(fail, "")
+        exits.exit_with(fail, "")
     assert exited.value.code == code
     assert re.fullmatch(rf"error: .*{words}.*\n", capsys.readouterr().err)
 
@@ -419,5 +419,5 @@ def test_a_reader_that_has_had_enough_is_told_nothing(monkeypatch, capsys, lengt
         contextlib.redirect_stdout(pipe),
         pytest.raises(SystemExit) as exited,
     ):
-        cli.exit_with(print, "x" * length)
+        exits.exit_with(print, "x" * length)
     assert (exited.value.code, capsys.readouterr().err) == (141, "")

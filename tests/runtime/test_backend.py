@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from cnnjax import cli, launch
+from cnnjax import launch
 from cnnjax.config import default_config
 from cnnjax.errors import InputError, RunError
-from cnnjax.runtime import backend
+from cnnjax.runtime import backend, exits
 
 PROGRAM = """
 import os
@@ -220,7 +220,7 @@ def test_no_memory_is_one_line(monkeypatch, capsys, tmp_path) -> None:
     assert str(raised.value) == line
     monkeypatch.setattr(sys, "argv", ["predict.py"])
     with pytest.raises(SystemExit) as exited:
-        cli.exit_with(allocate, "")
+        exits.exit_with(allocate, "")
     assert (exited.value.code, capsys.readouterr().err) == (1, f"error: {line}\n")
 
 

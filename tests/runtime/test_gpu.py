@@ -223,8 +223,7 @@ def initialize():
 PROGRAM = """
 import sys
 from pathlib import Path
-from cnnjax import cli
-from cnnjax.runtime import backend, gpu
+from cnnjax.runtime import backend, exits, gpu
 
 def run(argv):
     gpu.check.__defaults__ = (Path(argv[1]),)
@@ -232,7 +231,7 @@ def run(argv):
     import jax
     print(jax.devices()[0].platform)
 
-cli.exit_with(run, "")
+exits.exit_with(run, "")
 """
 
 
