@@ -52,10 +52,11 @@ def make_schedule(
     match name:
         case "constant":
             decay = optax.constant_schedule(learning_rate)
+        case "exponential" if staircase:
+            stairs = optax.exponential_decay(learning_rate, 1, decay_rate)
+            decay = partial(_on_stair, stairs, decay_steps)
         case "exponential":
-            decay = optax.exponential_decay(
-                learning_rate, decay_steps, decay_rate, staircase=staircase
-            )
+            decay = optax.exponential_decay(learning_rate, decay_steps, decay_rate)
         case "linear":
             decay = optax.linear_schedule(
                 learning_rate, learning_rate * decay_rate, decay_steps
@@ -68,6 +69,10 @@ def make_schedule(
     if not warmup_steps:
         return decay
     return lambda step: decay(step) * jnp.minimum(1.0, (step + 1) / warmup_steps)
+
+
+def _on_stair(schedule: optax.Schedule, length: int, step: Any) -> Any:
+    return schedule(step // length)  # optax's quotient of floats may be one too low
 
 
 def make_optimizer(
@@ -127,8 +132,7 @@ def make_optimizer(
         chain.append(optax.masked(_add_signs(penalty.l1), penalty.is_penalised))
     chain.append(scale)
     if name == "adamw":
-        kernels = NO_PENALTY.is_penalised
-        chain.append(optax.add_decayed_weights(weight_decay, mask=kernels))
+        chain.append(optax.add_decayed_weights(weight_decay, NO_PENALTY.is_penalised))
     return optax.chain(*chain, optax.scale_by_learning_rate(schedule))
 
 

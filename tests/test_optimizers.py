@@ -42,6 +42,16 @@ def test_schedules(made, points: list[tuple[int, float]]) -> None:
         np.testing.assert_allclose(made(step), expected, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("length", [10, 41, 47, 82, 97, 850, 1171, 80_000])
+def test_a_stair_is_as_long_in_a_compiled_step(length: int) -> None:
+    """A quotient of floats, compiled, is below the whole number for some of these."""
+    made = schedule("exponential", staircase=True, decay_steps=length)
+    steps = np.array([stair * length + i for stair in range(1, 9) for i in (-1, 0)])
+    for rate in (jax.jit(jax.vmap(made)), made):
+        expected = 0.1 * 0.5 ** (steps // length)
+        np.testing.assert_allclose(rate(steps), expected, rtol=1e-6)
+
+
 def test_the_original_86_percent_run_never_decays() -> None:
     # decay_steps = int(50000 / 128 * 350) = 136,718, more than its 100,000 steps.
     made = schedule("exponential", decay_steps=136_718, decay_rate=0.1, staircase=True)
