@@ -11,7 +11,10 @@ T = TypeVar("T")
 
 
 def chunk_size(batch: int, image_bytes: int, cache_bytes: int) -> int:
-    """Returns the largest divisor of `batch` whose images fit in `cache_bytes`, or 1.
+    """Returns the number of images of a chunk, which fit in `cache_bytes`, or 1.
+
+    It is the largest divisor of `batch`, unless chunks would then be of less than a
+    third of what fits, as in a batch of 127; then all but the last are nearly full.
 
     Args:
         batch: number of images, at least 1.
@@ -19,7 +22,8 @@ def chunk_size(batch: int, image_bytes: int, cache_bytes: int) -> int:
         cache_bytes: bytes that the work on a chunk of several images may touch.
     """
     most = max(1, min(batch, cache_bytes // image_bytes))
-    return max(n for n in range(1, most + 1) if batch % n == 0)
+    divisor = max(n for n in range(1, most + 1) if batch % n == 0)
+    return divisor if 3 * divisor > most else -(-batch // -(-batch // most))
 
 
 def split(x: jax.Array, size: int) -> jax.Array:
@@ -40,7 +44,8 @@ def map_chunks(
     Args:
         f: maps [size, ...] to arrays [size, ...], and each image independently.
         x: [batch, ...].
-        size: number of images in a chunk, a divisor of `batch`.
+        size: number of images in a chunk, at most `batch`. Where it is no divisor, the
+            last chunk begins earlier, and some images are computed twice.
         filler: any scalar that depends on all that `f(x)` depends on.
     """
     f = jax.jit(f)  # so that it is traced once, for its shapes and for the loop
@@ -50,11 +55,12 @@ def map_chunks(
     )
 
     def one_chunk(i: jax.Array, out: T) -> T:
+        # Both slices move a start that is too late to the last one possible.
         part = f(jax.lax.dynamic_slice_in_dim(x, i * size, size))
         write = partial(jax.lax.dynamic_update_slice_in_dim, axis=0)
         return jax.tree.map(lambda y, new: write(y, new, i * size), out, part)
 
-    return jax.lax.fori_loop(0, len(x) // size, one_chunk, out)
+    return jax.lax.fori_loop(0, -(-len(x) // size), one_chunk, out)
 
 
 def sum_chunks(

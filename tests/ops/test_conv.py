@@ -21,6 +21,7 @@ WINOGRAD = [
     CONV2,
     ((25, 14, 14, 32), (5, 5, 32, 64), "SAME"),
     ((12, 11, 15, 33), (5, 5, 33, 40), "SAME"),
+    ((37, 12, 12, 32), (5, 5, 32, 32), "SAME"),  # chunks of 13, the last from 24 on
 ]
 LIBRARY = [
     CONV1,
