@@ -105,10 +105,9 @@ class CifarCNN(nn.Module):
             layer = dense(units, kernel_init=weights, bias_init=tenth, name=name)
             x = activation(layer(x))
         weights = drawn_flat(truncated_normal(1 / 192))
-        logits = dense(
-            self.num_classes, kernel_init=weights, bias_init=zeros, name="logits"
-        )
-        return logits(x).astype(jnp.float32)
+        logits = partial(dense, kernel_init=weights, bias_init=zeros, name="logits")
+        # Not rounded to 16 bits, where many would be equal.
+        return logits(self.num_classes, dtype=jnp.float32)(x)
 
     def _units(self, units: int) -> int:
         return max(1, round(units * self.width))

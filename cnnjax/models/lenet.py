@@ -282,4 +282,4 @@ class LeNet5(nn.Module):
         x = pool(squash(conv(16, name="C3")(x)))
         x = squash(conv(120, name="C5")(x))
         x = squash(dense(84, name="F6")(x.reshape(x.shape[0], -1)))
-        return dense(self.num_classes, name="logits")(x).astype(jnp.float32)
+        return dense(self.num_classes, dtype=jnp.float32, name="logits")(x)

@@ -88,7 +88,7 @@ class SimpleCNN(nn.Module):
         x = nn.relu(dense(1024, name="fc1")(x))
         if dropout_keys is not None:
             x = dropout(x, self.keep_prob, dropout_keys)
-        return dense(self.num_classes, name="logits")(x).astype(jnp.float32)
+        return dense(self.num_classes, dtype=jnp.float32, name="logits")(x)
 
 
 class MLP(nn.Module):
@@ -135,5 +135,5 @@ class MLP(nn.Module):
         x = nn.relu(dense(self.hidden, kernel_init=weights, name="hidden")(x))
         if dropout_keys is not None:
             x = dropout(x, self.keep_prob, dropout_keys)
-        logits = dense(self.num_classes, kernel_init=zeros, name="logits")(x)
-        return logits.astype(jnp.float32)
+        logits = partial(dense, kernel_init=zeros, name="logits")
+        return logits(self.num_classes, dtype=jnp.float32)(x)

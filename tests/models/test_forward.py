@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from cnnjax import prng
-from cnnjax.models import MLP, SimpleCNN
+from cnnjax.models import MLP, MODELS, SimpleCNN
 from cnnjax.models.forward import forward, init_variables, intermediates
 from cnnjax.parallel import AXIS, make_mesh
 
@@ -66,6 +66,18 @@ def assert_close(found, expected, atol=1e-6) -> None:
     jax.tree.map(
         partial(np.testing.assert_allclose, rtol=1e-6, atol=atol), found, expected
     )
+
+
+@pytest.mark.parametrize("name", ["CifarCNN", "SimpleCNN", "MLP", "LeNet5"])
+def test_logits_are_not_rounded_to_the_bits_of_the_computation(name: str) -> None:
+    """In bfloat16 several classes would have the same score, and none be right."""
+    model = MODELS[name](num_classes=10, dtype=jnp.dtype(jnp.bfloat16))
+    shape = (24, 24, 3) if name == "CifarCNN" else (28, 28, 1)
+    images = jax.random.uniform(jax.random.key(0), (4, *shape))
+    made = jax.tree.map(lambda leaf: leaf + 0.01, init(model, jax.random.key(1), shape))
+    logits = jax.jit(lambda images: forward(model, made, images)[0])(images)
+    assert logits.dtype == jnp.float32
+    assert np.any(logits != logits.astype(jnp.bfloat16))
 
 
 def test_a_stock_network_is_called_by_its_arguments(variables, images) -> None:
