@@ -10,6 +10,7 @@ import numpy as np
 from cnnjax.data.dataset import Split, checked
 from cnnjax.errors import InputError
 from cnnjax.metrics import Metrics, with_spread
+from cnnjax.models.checking import check_network
 from cnnjax.models.forward import Variables
 from cnnjax.parallel import Part, Partitioner, make_mesh
 from cnnjax.recipe import Recipe
@@ -84,10 +85,7 @@ class Evaluator:
         `variables` are on the devices; with several seeds all their arrays lead with
         [num_seeds], and so do the sums.
         """
-        sums = []
-        rows = slice(None)
-        if self._partitioner.num_seeds == 1:
-            rows = self._partitioner.rows(self._batch_size)
+        sums, rows = [], self._partitioner.rows(self._batch_size)
         for batch in padded_batches(split, self._batch_size):
             mine = {name: values[rows] for name, values in batch.items()}
             placed = self._partitioner.put_batch(mine)
@@ -144,8 +142,7 @@ def evaluate(
     """Evaluates a state of one seed on a split, on one device; for notebooks.
 
     Every image counts exactly once, for any `batch_size`. `num_views` is 1, 5 or 10,
-    see `augment.views`. A prediction is correct if the label is among the `top_k`
-    classes with the highest scores.
+    see `augment.views`; `top_k` is the `k` of `is_among_top`, less than the classes.
 
     Returns:
         `accuracy` (a fraction), `correct`, `count` and `loss` (mean, in nats); and the
@@ -153,7 +150,7 @@ def evaluate(
 
     Raises:
         InputError: the split is empty or not as `Split` says, a label is beyond the
-            network's `num_classes`, or a number is out of range.
+            network's outputs, or a number is out of range.
 
     Example:
         >>> data, recipe = cj.load_dataset("digits"), cj.make_recipe(cj.MLP())
@@ -162,13 +159,17 @@ def evaluate(
         >>> found["count"], sorted(found)
         (296, ['accuracy', 'correct', 'count', 'loss'])
     """
-    split = checked("evaluate", split, getattr(recipe.model, "num_classes", None))
+    split = checked("evaluate", split)
+    shape = recipe.preprocessing.output_shape(split.images.shape[1:])
+    classes = check_network(recipe.model, shape)
+    checked("evaluate", split, classes)
     crop, side = recipe.preprocessing.crop, min(split.images.shape[1:3])
-    several = num_views in (5, 10) and 0 < crop < side
-    if min(batch_size, top_k) < 1 or not (num_views == 1 or several):
+    fit = num_views == 1 or (num_views in (5, 10) and 0 < crop < side)
+    if batch_size < 1 or not (fit and 0 < top_k < classes):
         raise InputError(
             f"got {batch_size=}, {top_k=} and {num_views=} of {crop=} in {side} pixels,"
-            " need at least 1, and 1 view, or 5 or 10 of a smaller crop; correct them"
+            f" need 1 or more, top_k below {classes} (the classes), and 1"
+            " view, or 5 or 10 of a smaller crop; correct them"
         )
     partitioner = Partitioner(make_mesh(1))
     evaluator = Evaluator(

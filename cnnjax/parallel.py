@@ -76,7 +76,9 @@ class Partitioner:
         return NamedSharding(self.mesh, PartitionSpec(AXIS))
 
     def rows(self, batch_size: int) -> slice:
-        """Returns the rows of the global batch that this process provides."""
+        """Returns the rows of the global batch, or a seed's, of this process."""
+        if self.num_seeds > 1:
+            return slice(None)
         count = batch_size // self.mesh.size * self.mesh.local_mesh.size
         return slice(jax.process_index() * count, (jax.process_index() + 1) * count)
 
@@ -106,8 +108,7 @@ class Partitioner:
     def put_batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """Places this process's rows of a batch; replicates them with several seeds."""
         if self.num_seeds > 1:
-            replicated: dict[str, jax.Array] = self.replicate(dict(batch))
-            return replicated
+            return dict(self.replicate(dict(batch)))
         if self.mode == "pmap":
             n = self.mesh.local_mesh.size
             batch = {k: v.reshape(n, -1, *v.shape[1:]) for k, v in batch.items()}

@@ -83,7 +83,7 @@ def make_recipe(
       class names, by default "per_image".
 
     Raises:
-        ValueError: a name is unknown, or the network's loss cannot smooth labels.
+        ValueError: a name or number is out of range, or the loss cannot smooth labels.
         InputError: `model` is no Linen module.
 
     Example:
@@ -117,6 +117,12 @@ def make_recipe(
                 " whose loss smooths no labels; leave it out"
             )
         loss_fn = partial(facts.loss, label_smoothing=label_smoothing)
+    fractions = {"label_smoothing": label_smoothing, "ema_decay": ema_decay}
+    amounts = {"learning_rate": learning_rate, "warmup_steps": warmup_steps}
+    for name, value in (fractions | amounts | {"l1": l1, "l2": l2}).items():
+        if value < 0 or (value >= 1 and name in fractions):
+            need = "in [0, 1)" if name in fractions else "of at least 0"
+            raise ValueError(f"got {name}={value}, need a number {need}; correct it")
     layers = facts.penalised if penalised is None else tuple(penalised)
     penalty = Penalty(l1, l2, layers)
     rate = make_schedule(

@@ -118,9 +118,7 @@ class ResidentUpdate:
             batch_size=batch_size,
             capacity=steps_per_call,
         )
-        self._rows = slice(None)
-        if partitioner.num_seeds == 1:
-            self._rows = partitioner.rows(batch_size)
+        self._rows = partitioner.rows(batch_size)
         self._data = partitioner.replicate(batching.whole(split))
         axis = partitioner.axis_name
         make_batch = partial(batching.make_batch, preprocessing=recipe.preprocessing)

@@ -270,6 +270,9 @@ def test_a_split_made_by_hand_is_checked(change, message) -> None:
     state = init_state(recipe, (4, 4, 1), seed=0)
     with pytest.raises(InputError, match=f"^evaluate: .*{message}"):
         evaluate(recipe, state, Split(*change(split.images, split.labels)))
+    unsaid = make_recipe(Linear(), crop=recipe.preprocessing.crop)
+    with pytest.raises(InputError, match=r"\[5, 9\], out of range for 5 classes"):
+        evaluate(unsaid, state, Split(split.images, split.labels + 5))
     as_lists = Split(split.images.tolist(), split.labels.tolist())
     with pytest.raises(InputError, match=r"int64 .*store images\.astype\(np\.uint8\)"):
         evaluate(recipe, state, as_lists)
@@ -282,7 +285,8 @@ def test_a_split_made_by_hand_is_checked(change, message) -> None:
     [
         ({"batch_size": 0}, "got batch_size=0, top_k=1 and num_views=1 of"),
         ({"top_k": 0}, "got batch_size=500, top_k=0 and num_views=1 of"),
-        ({"num_views": 0}, "num_views=0 of crop=3 in 4 pixels, need at least 1, and 1"),
+        ({"top_k": 5}, r"top_k=5 and .*, need 1 or more, top_k below 5 \(the cl"),
+        ({"num_views": 0}, "num_views=0 of crop=3 in 4 pixels, need 1 or more, top_k"),
         ({"num_views": 2}, "num_views=2 of crop=3"),
         ({"num_views": 5, "crop": 0}, "num_views=5 of crop=0 in"),
         ({"num_views": 10, "crop": 4}, "num_views=10 of crop=4 in 4 pixels, need"),

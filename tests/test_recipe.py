@@ -45,6 +45,22 @@ class Stock(nn.Module):
             {"label_smoothing": 0.1},
             "got label_smoothing=0.1 for LeNet5, whose loss smooths no labels; leave",
         ),
+        (
+            Stock(),
+            {"label_smoothing": 1.0},
+            r"got label_smoothing=1.0, .*\[0, 1\)",
+        ),
+        (
+            Stock(),
+            {"ema_decay": -0.1},
+            r"got ema_decay=-0.1, need .*\[0, 1\)",
+        ),
+        (Stock(), {"l2": -1.0}, "got l2=-1.0, need a number of at least 0; correct it"),
+        (
+            Stock(),
+            {"learning_rate": -1},
+            "got learning_rate=-1, need .* least 0",
+        ),
     ],
 )
 def test_what_it_cannot_be_made_of(model, options, message: str) -> None:

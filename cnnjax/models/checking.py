@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from cnnjax.errors import InputError, one_line, raised_at
+from cnnjax.models.facts import facts_of
 from cnnjax.models.forward import forward, init_variables
 
 # What to do about an exception, by a word of its type or text.
@@ -34,10 +35,11 @@ def check_network(
     *,
     num_classes: int | None = None,
     data: str = "",
-) -> None:
-    """Raises InputError if a network cannot be evaluated and trained; computes nothing.
+) -> int:
+    """Returns the number of a network's outputs; computes nothing.
 
-    What its own code raises is part of the message, with the file and the line.
+    Raises InputError if it cannot be evaluated and trained. What its own code raises is
+    part of the message, with the file and the line.
 
     Args:
         model: as for `forward`.
@@ -53,7 +55,7 @@ def check_network(
         check = _check_once  # as tracing takes tenths of a second
     pictures = f"pictures of {'x'.join(map(str, image_shape))}"
     try:
-        check(model, image_shape, num_classes, pictures)
+        return check(model, image_shape, num_classes, pictures)
     except InputError as error:
         if not data:
             raise
@@ -63,7 +65,7 @@ def check_network(
 
 def _check_network(
     model: nn.Module, image_shape: tuple[int, int, int], num_classes: Any, data: str
-) -> None:
+) -> int:
     name, key = type(model).__name__, jax.random.key(0)
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     _check_arguments(model)
@@ -74,7 +76,13 @@ def _check_network(
         keys = jax.random.split(key, len(images))
         logits, own = forward(model, {**others, "params": params}, images, keys)
         _check_logits(model, logits, num_classes, "in training")
-        return jnp.sum(logits.astype(jnp.float32)), own
+        each = facts_of(model).loss(logits, jnp.zeros(len(images), jnp.int32))
+        if jnp.shape(each) != (len(images),):
+            raise InputError(
+                f"{name}'s facts.loss returns {list(jnp.shape(each))} for a batch of"
+                " 2, need a loss for each example, [batch]; sum or average no batch"
+            )
+        return jnp.sum(each), own
 
     with _explained(model, f"{name} does not fit {data}"):
         others = jax.eval_shape(lambda: init_variables(model, key, image_shape))
@@ -103,6 +111,7 @@ def _check_network(
             f"{name} has {_types(others)} before a step and {_types(own)} after it,"
             " need the same arrays, of the same shapes and types; correct its variables"
         )
+    return logits.shape[1]
 
 
 _check_once = lru_cache(maxsize=32)(_check_network)

@@ -1,12 +1,16 @@
 """A network that cannot be trained is refused in one line, before anything runs."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 from cnnjax.errors import InputError
 from cnnjax.models.checking import check_network
+from cnnjax.models.facts import Facts
 
 SHAPE = (8, 8, 3)
 
@@ -149,6 +153,26 @@ def test_a_mistake_in_a_network_is_one_line(case: str) -> None:
     with pytest.raises(InputError, match=message) as raised:
         check_network(network(call), SHAPE)
     assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("loss", "got"),
+    [
+        (lambda logits, labels: jnp.sum(logits), r"'s facts.loss returns \[\] for a"),
+        (lambda logits, labels: logits[:, :1], r"'s facts.loss returns \[2, 1\] for a"),
+        (optax.sigmoid_binary_cross_entropy, " cannot be trained on .* shapes"),
+    ],
+)
+def test_a_loss_of_one_s_own_is_of_each_example(loss: Any, got: str) -> None:
+    class Mine(nn.Module):
+        facts = Facts(loss=loss)
+
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return nn.Dense(3)(rows(x))
+
+    with pytest.raises(InputError, match=f"^Mine{got}"):
+        check_network(Mine(), SHAPE)
 
 
 def test_a_network_s_arguments_and_classes() -> None:
