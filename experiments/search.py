@@ -98,7 +98,7 @@ def parse_grid(vary: Sequence[str]) -> list[dict[str, Any]]:
                 f"got --vary={text}, need FIELD=[VALUE, ...] with JSON's values, each"
                 " field once, such as --vary='optim.learning_rate=[1e-3, 2e-3]'"
             )
-        fields[name] = [tuple(v) if isinstance(v, list) else v for v in listed]
+        fields[name] = [configs.sequences_as(tuple, v) for v in listed]
     return [
         dict(zip(fields, values, strict=True))
         for values in itertools.product(*fields.values())

@@ -438,6 +438,11 @@ def test_the_fields_of_a_network_are_those_of_its_class(
 ) -> None:
     monkeypatch.setitem(networks.MODELS, "Stock", Stock)
     made = config.default_config("Stock")
+    made.model.windows = ((3, 1), (2, (5, 5)))
+    as_json = json.loads(json.dumps(made.to_dict()))
+    assert config.from_stored(as_json).model.windows == ((3, 1), (2, (5, 5)))
+    assert config.flatten(made) == config.flatten(as_json)
+    made = config.default_config("Stock")
     config.validate(made)
     expected = {"width": 8, "rate": 0.5, "windows": (3, 3), "residual": False}
     expected |= {"kind": "plain", "name": "Stock", "dtype": "float32"}

@@ -49,8 +49,15 @@ def parse_tuple(text: str) -> tuple[Any, ...]:
         parts = re.split(r"[\s,]+", plain)
         return tuple(part.strip("'\"") for part in parts if part.strip("'\""))
     if isinstance(value, list | tuple):
-        return tuple(value)
+        return sequences_as(tuple, value)
     return () if value == "" else (value,)
+
+
+def sequences_as(kind: type, value: Any) -> Any:
+    """Returns a value with each list and tuple, within others too, made a `kind`."""
+    if not isinstance(value, list | tuple):
+        return value
+    return kind(sequences_as(kind, item) for item in value)
 
 
 def from_stored(values: Mapping[str, Any]) -> ConfigDict:
@@ -67,9 +74,7 @@ def from_stored(values: Mapping[str, Any]) -> ConfigDict:
             raise InputError(f"a stored configuration has no field {name!r}: it nests")
     flat = filled(values)
     _check_names(flat, is_stored=True)  # unknown names might not nest
-    config = _nested(
-        {k: tuple(v) if isinstance(v, list) else v for k, v in flat.items()}
-    )
+    config = _nested({name: sequences_as(tuple, v) for name, v in flat.items()})
     validate(config)
     return config
 
@@ -88,8 +93,7 @@ def filled(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def flatten(values: Any) -> dict[str, Any]:
     """Returns {"a.b": value} of nested mappings, with tuples as lists, as in JSON."""
-    flat = _flatten(values).items()
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in flat}
+    return {name: sequences_as(list, v) for name, v in _flatten(values).items()}
 
 
 def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:
@@ -118,6 +122,7 @@ def _check_names(flat: Mapping[str, Any], *, is_stored: bool = False) -> None:
         return
     problem = f"lacks the field {differing[0]}"
     advice = f"the fields are {', '.join(sorted(known))}"
+    advice += f", all of them in cnnjax.default_config({flat['model.name']!r})"
     if differing[0] in flat:
         problem = f"has no field {differing[0]}"
         if is_stored:
