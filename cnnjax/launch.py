@@ -81,6 +81,9 @@ def train(
         config.parallel.process_id = process_ids[0]
         workdir = Path(processes.gather(str(workdir))[0])
     config = configs.for_platform(config, jax.default_backend()).lock()
+    if dataset is not None:
+        loading.check_data(config, dataset)
+        files.check_same_data(workdir, dataset.fingerprint, dataset.name)
 
     def load() -> tuple[Dataset, str]:
         found = dataset or loading.load_data(
@@ -117,6 +120,13 @@ def _train(
     dataset, note = load()
     if not named:  # Only now it is known whether embedded data stand in.
         console.print_notice(folder, note)
+    optim = config.optim
+    if optim.schedule in ("linear", "cosine") and optim.decay_rate == 1:
+        print(
+            f"warning: optim.schedule={optim.schedule} with optim.decay_rate=1 keeps"
+            " the learning rate; to let it fall to 0, set --config.optim.decay_rate=0",
+            file=sys.stderr,
+        )
     dataset, validation = loading.hold_out(config, dataset)
     run = make_run(config, dataset, validation)
     console.print_setup(

@@ -73,6 +73,13 @@ def load_data(
         stand_in=stand_in or facts.stand_in,
         with_test=with_test,
     )
+    check_data(config, dataset)
+    return dataset
+
+
+def check_data(config: ConfigDict, dataset: Dataset) -> None:
+    """Raises InputError if a data set's pictures or classes do not fit `config`."""
+    data = config.data
     height, width, channels = dataset.image_shape
     if channels not in (1, 3):
         raise InputError(
@@ -101,7 +108,6 @@ def load_data(
             f"got eval.top_k={config.eval.top_k}, need less than the"
             f" {dataset.num_classes} classes of {dataset.name}, or all is right"
         )
-    return dataset
 
 
 def load_data_of(config: ConfigDict, workdir: Path) -> Dataset:

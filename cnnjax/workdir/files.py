@@ -67,7 +67,7 @@ def open_run(
         _check_kinds(workdir)
     with locked(workdir, "workdir"):
         moved = _check_is_run_of(workdir, config, steps_may_change)
-        _check_same_data(workdir, fingerprint, dataset)
+        check_same_data(workdir, fingerprint, dataset)
         if moved and not (workdir / BEGAN).exists():
             write_json(workdir / BEGAN, moved)
         write_json(workdir / CONFIG, config)
@@ -174,7 +174,8 @@ def trained_on(workdir: Path) -> dict[str, Any]:
     return data
 
 
-def _check_same_data(workdir: Path, fingerprint: str, dataset: str) -> None:
+def check_same_data(workdir: Path, fingerprint: str, dataset: str) -> None:
+    """Raises InputError if a folder holds a run on data of another fingerprint."""
     if not (workdir / MANIFEST).exists():
         return
     data = trained_on(workdir)
