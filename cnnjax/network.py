@@ -283,9 +283,10 @@ def in_batches(
     """Returns `function(images)`, computed on batches of one size.
 
     `function` maps each example of a batch by itself; there is at least one image. The
-    last batch is padded with zeros.
+    last batch is padded with zeros. Fewer images make a batch of a power of two, and so
+    few sizes are compiled.
     """
-    size = min(batch_size, len(images))
+    size = min(batch_size, 1 << (len(images) - 1).bit_length())
     compiled = jax.jit(function)
     found = []
     for start in range(0, len(images), size):

@@ -129,6 +129,13 @@ def test_predicting_again_compiles_nothing(images, monkeypatch) -> None:
     first, again = made.predict(images), made.predict(images)
     np.testing.assert_array_equal(first, again)
     assert len(traced) == 1
+    for count in range(1, 18):
+        np.testing.assert_allclose(
+            made.predict(images[:1].repeat(count, axis=0)),
+            first[:1].repeat(count, 0),
+            rtol=1e-6,
+        )
+    assert {shape[0] for shape in traced} == {1, 2, 4, 8, 16, 32}
 
 
 def test_batches_change_nothing() -> None:

@@ -96,7 +96,8 @@ def read_picture(path: Path, size: int, mode: str) -> np.ndarray:
 
 def _upright(image: Image.Image) -> Image.Image:
     """Returns a picture turned as its EXIF says, whatever else that says."""
-    image.getexif()  # which keeps it
+    with _opening, warnings.catch_warnings(action="ignore"):  # of broken tags
+        image.getexif()  # which keeps it
     # Pillow would write all of it anew, and fails at what is not as it should be.
     for name in ("exif", "Raw profile type exif"):
         image.info.pop(name, None)
@@ -166,15 +167,15 @@ def _sixteen_bits(image: ImageFile) -> tuple[int, bool]:
     return 2**bits - 1, tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
 
 
-# Pillow's warning about large pictures is an error while a file is opened, by one
-# thread at a time, because Python's filters of warnings are those of all threads.
+# Pillow's warning about large pictures is an error while a file is opened, and others
+# are not shown; by one thread at a time, because Python's filters are of all threads.
 _opening = threading.Lock()
 
 
 def _open(path: Path) -> ImageFile:
     """Opens a picture and checks its size before anything is decoded."""
     try:
-        with _opening, warnings.catch_warnings():
+        with _opening, warnings.catch_warnings(action="ignore"):  # as in `_upright`
             # Pillow warns about a large picture and refuses an even larger one; here
             # both are refused.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -264,6 +265,7 @@ def read_all(
     """
     known = Image.registered_extensions()
     suffixes = {suffix for suffix, kind in known.items() if kind in FORMATS}
+    suffixes |= {".heic", ".heif", ".avif", ".jxl"}  # pictures too, if not read here
     listed: list[Path | InputError] = []
     for name in named:
         # Path.is_dir would raise for a name that is too long.

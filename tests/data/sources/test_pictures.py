@@ -74,6 +74,14 @@ def test_other_tags_of_exif_may_be_wrong(tmp_path, size):
     np.testing.assert_allclose(found[0], np.rot90(found[1].astype(int), -1), atol=1)
 
 
+def test_what_is_broken_in_exif_is_not_the_reader_s_concern(tmp_path, recwarn):
+    tags = struct.pack("<IHHHII", 8, 1, 0x010F, 2, 999, 5000)  # longer than the file
+    exif = b"Exif\0\0II*\0" + tags + bytes(4)
+    Image.new("RGB", (32, 32)).save(tmp_path / "x.jpg", exif=exif)
+    assert pictures.read_picture(tmp_path / "x.jpg", 16, "RGB").shape == (16, 16, 3)
+    assert not recwarn
+
+
 def levels(bits):
     """64 values of so many bits, from black to white, [8, 8]."""
     return (np.arange(64).reshape(8, 8) * (2**bits - 1) + 31) // 63
@@ -357,16 +365,19 @@ def test_reads_folders_and_names_what_is_bad(tmp_path):
     for name in ("b/deep/3.png", "b/1.png", "a.png", "b/.hidden.png"):
         write(tmp_path / name)
     write(tmp_path / "b" / "2.png", size=(7, 100))
+    for name in ("b/notes.txt", "b/photo.HEIC"):  # as telephones write them
+        (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic")
     named = [tmp_path / name for name in ("a.png", "none", "b", "missing.png")]
     paths, images, problems = pictures.read_all(named, 16, "L")
     names = [path.relative_to(tmp_path).as_posix() for path in paths]
     assert names == ["a.png", "b/1.png", "b/deep/3.png"]
     assert images.shape == (3, 16, 16, 1)
     said = [str(problem) for problem in problems]
-    for message, words in zip(
-        said, ["none holds no file", "7x100 pixels", "missing.png"], strict=True
-    ):
-        assert words in message
+    words = ["none holds no file", "7x100 pixels", "notes.txt", "photo.HEIC"]
+    for message, part in zip(said, [*words, "missing.png"], strict=True):
+        assert part in message
+    passed_over = [isinstance(one, pictures.PassedOverError) for one in problems]
+    assert passed_over == [False, False, True, False, False]
     assert pictures.read_all(named[1:2], 16, "RGB")[1].shape == (0, 16, 16, 3)
 
 
