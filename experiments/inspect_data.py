@@ -44,9 +44,9 @@ def run(arguments: list[str], name: str, dir: str, grid: str) -> None:
     dataset = present.load(name, dir)
     datasets.print_dataset(dataset)
     if grid:
-        from cnnjax.reporting import drawings
+        from printing import classes
 
-        image = drawings.class_pictures(dataset)
+        image = classes.drawn(dataset)
         try:
             image.save(grid, "PNG")
         except OSError as error:

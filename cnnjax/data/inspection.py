@@ -1,37 +1,8 @@
-"""Pictures side by side: those of each class, or of any array."""
+"""Pictures side by side, and made to be seen."""
 
 import math
 
 import numpy as np
-
-from cnnjax.data.dataset import Dataset
-from cnnjax.errors import InputError
-
-PICTURES_A_CLASS = 10
-
-
-def class_grid(dataset: Dataset) -> np.ndarray:
-    """Returns the first ten training pictures of each class, one row per class.
-
-    Returns:
-        one picture, uint8 [height, width, channels].
-
-    Raises:
-        InputError: the pictures do not have 1, 3 or 4 channels, as a PNG needs.
-    """
-    height, width, channels = dataset.image_shape
-    if channels not in (1, 3, 4):
-        raise InputError(
-            f"{dataset.name} has pictures of {channels} channels; a PNG has 1, 3 or 4;"
-            " leave --grid out"
-        )
-    shape = (dataset.num_classes, PICTURES_A_CLASS, height, width, channels)
-    rows = np.zeros(shape, np.uint8)
-    for label, row in enumerate(rows):
-        these = np.flatnonzero(dataset.train.labels == label)[:PICTURES_A_CLASS]
-        row[: len(these)] = dataset.train.images[these]
-    return grid(rows.reshape(-1, height, width, channels), PICTURES_A_CLASS)
-
 
 GAP = 1
 

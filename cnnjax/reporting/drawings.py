@@ -1,15 +1,11 @@
-"""Draws networks, pictures, filters and feature maps as SVG; a data set as pixels."""
+"""Draws networks, pictures, filters and feature maps as SVG."""
 
 import textwrap
 from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
-from matplotlib.font_manager import findfont
-from PIL import Image, ImageDraw, ImageFont
 
-from cnnjax.data import inspection
-from cnnjax.data.dataset import Dataset
 from cnnjax.reporting.plots import COLOURS, INK, WIDTH, figure, svg, text
 
 # Of the drawing of a network: how many layers it has room for, and the distance of rows
@@ -18,9 +14,6 @@ MOST_BOXES, PITCH = 48, 1.5
 
 # Of its column, a picture among others takes so much.
 SHARE = 0.93
-
-# About the side of the pictures of a data set; and the size of the names beside them.
-GRID_SIDE, FONT_SIZE = 64, 16
 
 
 def network(layers: Sequence[tuple[str, tuple[int, ...]]], *, title: str) -> bytes:
@@ -134,28 +127,3 @@ def _tiles(images: np.ndarray, *, title: str, cmap: str) -> bytes:
         axes.set_axis_off()
         axes.set_title(text(title, 64))
         return svg(drawn)
-
-
-def class_pictures(dataset: Dataset) -> Image.Image:
-    """Returns `inspection.class_grid` enlarged, with the name of each row's class.
-
-    What is transparent lies over white.
-
-    Raises:
-        InputError: see `inspection.class_grid`.
-    """
-    shown = inspection.class_grid(dataset)
-    factor = max(1, round(GRID_SIDE / dataset.image_shape[0]))
-    large = shown.repeat(factor, axis=0).repeat(factor, axis=1)
-    rows = Image.fromarray(large.squeeze(-1) if large.shape[-1] == 1 else large)
-    rows = rows.convert("RGBA")
-    font = ImageFont.truetype(findfont("DejaVu Sans"), FONT_SIZE)
-    names = [text(name, 24) for name in dataset.class_names]
-    margin = FONT_SIZE + round(max(map(font.getlength, names)))
-    page = Image.new("RGB", (margin + rows.width, rows.height), "white")
-    page.paste(rows, (margin, 0), mask=rows)
-    pen, pitch = ImageDraw.Draw(page), factor * (dataset.image_shape[0] + 1)
-    for i, name in enumerate(names):
-        middle = i * pitch + factor * dataset.image_shape[0] / 2
-        pen.text((FONT_SIZE / 2, middle), name, "black", font, anchor="lm")
-    return page
