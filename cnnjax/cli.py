@@ -239,6 +239,9 @@ def _flag_errors() -> Iterator[None]:
         ) from error
     except Exception as error:  # ml_collections raises whatever its parsers raise
         message = f"{type(error).__name__}: {one_line(error)}"
+        if "as a ConfigDict" in message:
+            message = "got a value for a section of the configuration, need one for a"
+            message += " field in it, such as --config.optim.name=sgd"
         raise InputError(f"{message}; see --help") from error
 
 

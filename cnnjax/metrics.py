@@ -37,7 +37,7 @@ class Metrics:
         `losses` and `mask` are float32 [batch], the others as in `is_among_top`.
         """
         correct = is_among_top(logits, labels, k)
-        # `where`, not a product: the loss of padding may be anything, even NaN.
+        # `where`, not a product: the sums take no NaN of padding (a gradient would).
         return cls(
             loss=jnp.sum(jnp.where(mask > 0, losses, 0.0)),
             correct=jnp.sum(jnp.where(mask > 0, correct.astype(jnp.float32), 0.0)),

@@ -110,8 +110,7 @@ class Run:
 
     def identity(self, began: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Returns the run's identity, see `identity.make_identity`."""
-        values, fingerprint = self.config.to_dict(), self.dataset.fingerprint
-        return make_identity(values, fingerprint, began)
+        return make_identity(self.config.to_dict(), self.dataset.fingerprint, began)
 
 
 def make_run(

@@ -99,7 +99,8 @@ def train_and_evaluate(
                 due = last or is_due(done, train.eval_every)
                 saving = last or is_due(done, train.checkpoint_every)
                 if due or saving:
-                    values = of_step(metrics, len(steps) - 1)
+                    with clocks.training():  # a GPU may still compute them
+                        values = of_step(metrics, len(steps) - 1)
                     check_finite(values, done - 1, seed, checkpoints.steps())
                     board.look(done, state.variables)
                 # Before saving: the log then has the evaluation of every checkpoint.
@@ -218,8 +219,7 @@ def check_finite(
 def check_tested(tested: Mapping[str, Any], steps: int, seed: int) -> None:
     """Raises RunError if a loss of the final evaluation is NaN or infinite.
 
-    A step's metrics are of the parameters before it, so they cannot show that the last
-    update diverged.
+    The last step's metrics are of the parameters before it, and cannot show this.
     """
     for name, value in tested.items():
         bad = first_not_finite(value, seed) if name.endswith("/loss") else ""
@@ -241,7 +241,6 @@ def log_training(
     """Writes a step's line to `metrics.jsonl` and the chapter's lines to the console.
 
     The chapter prints the training accuracy of its MNIST network alone, this of all.
-
     `metrics` are from `of_step`; `seconds` is the duration of one step and `examples`
     its number of examples, over all seeds.
     """

@@ -139,8 +139,7 @@ def _batch_norm_over(axis_name: str | None) -> Interceptor:
 
     def batch_norm(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         module = context.module
-        is_norm = isinstance(module, nn.BatchNorm)
-        if not is_norm or module.axis_name == axis_name:
+        if not isinstance(module, nn.BatchNorm) or module.axis_name == axis_name:
             return call(*args, **kwargs)
         same = module.clone(parent=None, name=None, axis_name=axis_name)
         y, changed = same.apply(

@@ -71,7 +71,9 @@ def _multiply_adds(
     if hasattr(module, "multiply_adds"):
         return module.multiply_adds(input_shape)
     kernel = _weights(module).get("kernel")
-    return 0 if kernel is None else math.prod(kernel.shape + output_shape[:-1])
+    # Of a kernel that makes several axes at once, as for the heads of an attention.
+    axes = np.size(module.features) if isinstance(module, nn.DenseGeneral) else 1
+    return 0 if kernel is None else math.prod(kernel.shape + output_shape[:-axes])
 
 
 def table(found: list[Layer]) -> str:

@@ -23,7 +23,8 @@ def max_pool(
 
     where x has the values around it that `padding` asks for.
     Value and gradient equal those of `flax.linen.max_pool`: of several largest values
-    the first in the window, row by row, receives the gradient. NaN yields NaN.
+    the first in the window, row by row, receives the gradient. NaN yields NaN, and its
+    gradient goes anywhere in the window.
 
     Args:
         x: float [batch, height, width, channels].

@@ -100,6 +100,10 @@ CASES = {
         f"{BASE} --config.trian.steps=1",
         "has no field trian, perhaps train is meant; cnnjax/config/schema.py",
     ),
+    "section": (
+        f"{BASE} --config.optim=sgd",
+        "got a value for a section of the configuration, need one for a field in it",
+    ),
     "field-near-none": (f"{BASE} --config.train.x=1", "has no field x; cnnjax/config"),
     "field-of-a-number": (f"{BASE} --config.seed.x=1", "has no field seed.x; cnnjax/"),
     "two-files": (f"{BASE} --config=configs/base.py", "got --config 2 times, need one"),

@@ -91,6 +91,18 @@ def test_multiply_adds_of_layers_that_do_not_count_themselves() -> None:
     assert dense.multiply_adds == 4 * 4 * 6 * 10
 
 
+def test_a_product_with_several_axes_has_no_more_multiply_adds() -> None:
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, images: jax.Array) -> jax.Array:
+            x = nn.DenseGeneral((4, 2))(images)  # as the heads of an attention
+            return nn.DenseGeneral(10, axis=(-4, -3, -2, -1))(x)
+
+    heads, whole = summary.layers(Net(), (5, 5, 8))
+    assert heads.multiply_adds == 5 * 5 * 8 * (4 * 2)
+    assert whole.multiply_adds == 5 * 5 * 4 * 2 * 10
+
+
 @pytest.mark.parametrize(
     ("name", "options", "shape", "layer"),
     [
