@@ -3,6 +3,7 @@
 import functools
 import itertools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +13,7 @@ from cnnjax.ops import chunks
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]  # before and after the rows, and the columns
 CACHE_BYTES = 1 << 20  # half or all of a core's second-level cache on many CPUs
+MOST_PLANES = 64  # an array for each value of a window; thousands compile for minutes
 
 
 def max_pool(
@@ -65,6 +67,8 @@ def max_pool(
         )
     rows, columns = jax.lax.padtype_to_pads(size, window, strides, padding)
     pads = (tuple(rows), tuple(columns))
+    if window[0] * window[1] > MOST_PLANES:
+        return nn.max_pool(x, window, strides, padding)
     return _pool(x, tuple(window), tuple(strides), pads, size)
 
 

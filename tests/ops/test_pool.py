@@ -37,6 +37,7 @@ def check_equals_flax(x: jax.Array, window: Pair, strides: Pair, padding: str) -
         ((3, 2), (1, 3), [(5, 8)]),
         ((2, 1), (3, 2), [(7, 6), (8, 5)]),
         ((5, 4), (2, 3), [(11, 9), (6, 7)]),
+        ((9, 8), (2, 3), [(11, 9)]),  # of too many values for a plane each
     ],
 )
 def test_equals_flax(
