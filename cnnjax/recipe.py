@@ -118,8 +118,8 @@ def make_recipe(
             )
         loss_fn = partial(facts.loss, label_smoothing=label_smoothing)
     fractions = {"label_smoothing": label_smoothing, "ema_decay": ema_decay}
-    amounts = {"learning_rate": learning_rate, "warmup_steps": warmup_steps}
-    for name, value in (fractions | amounts | {"l1": l1, "l2": l2}).items():
+    amounts = {"warmup_steps": warmup_steps, "l1": l1, "l2": l2}
+    for name, value in (fractions | amounts).items():
         if value < 0 or (value >= 1 and name in fractions):
             need = "in [0, 1)" if name in fractions else "of at least 0"
             raise ValueError(f"got {name}={value}, need a number {need}; correct it")

@@ -56,17 +56,22 @@ class Stock(nn.Module):
             r"got ema_decay=-0.1, need .*\[0, 1\)",
         ),
         (Stock(), {"l2": -1.0}, "got l2=-1.0, need a number of at least 0; correct it"),
-        (
-            Stock(),
-            {"learning_rate": -1},
-            "got learning_rate=-1, need .* least 0",
-        ),
+        (Stock(), {"warmup_steps": -1}, "got warmup_steps=-1, need .* least 0"),
     ],
 )
 def test_what_it_cannot_be_made_of(model, options, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_recipe(model, **options)
     make_recipe(LeNet5(variant="modern"), label_smoothing=0.1)
+
+
+def test_the_learning_rate_may_be_known_later() -> None:
+    """As in a program that is compiled once for several."""
+
+    def first(rate: jax.Array) -> jax.Array:
+        return jnp.asarray(make_recipe(Stock(), learning_rate=rate).schedule(0))
+
+    np.testing.assert_allclose(jax.jit(jax.vmap(first))(jnp.array([1.0, 2.0])), [1, 2])
 
 
 def test_what_the_class_says_holds_unless_told_otherwise() -> None:
